@@ -1,0 +1,71 @@
+//! What every engine offers.
+
+use std::path::PathBuf;
+
+use crate::Tensor;
+
+/// An ONNX model as serialised bytes.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// The ONNX `ModelProto`.
+    pub bytes: Vec<u8>,
+    /// Folder against which the model's external data locations are resolved.
+    pub weights_dir: Option<PathBuf>,
+}
+
+/// How a session is set up.
+#[derive(Clone, Debug)]
+pub struct SessionOptions {
+    /// Threads used inside one operator; 0 lets the engine choose.
+    pub threads: usize,
+    /// Favour low memory over speed (no memory pattern, no prepacked copies of weights).
+    pub low_memory: bool,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        SessionOptions { threads: 0, low_memory: true }
+    }
+}
+
+/// Something that runs ONNX graphs.
+pub trait Engine: Send + Sync {
+    /// Name, version and device, for people: `ort 1.31.1 (CPU)`, `tract 0.23.9`.
+    fn name(&self) -> String;
+
+    /// Prepares `model` for running.
+    ///
+    /// # Errors
+    /// When the model cannot be read or holds an operator the engine lacks.
+    fn load(&self, model: &Model, options: &SessionOptions) -> Result<Box<dyn Session>, EngineError>;
+}
+
+/// A model ready to run.
+pub trait Session: Send {
+    /// Runs the model on named inputs and returns the named outputs, in the order asked for.
+    ///
+    /// # Errors
+    /// When an input is missing or misshapen, an output is unknown, or an operator fails.
+    fn run(&mut self, inputs: &[(&str, &Tensor)], outputs: &[&str]) -> Result<Vec<Tensor>, EngineError>;
+}
+
+/// Why an engine could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The model was refused.
+    #[error("{engine} cannot load the model: {message}")]
+    Load {
+        /// The engine's name.
+        engine: String,
+        /// What it said.
+        message: String,
+    },
+    /// A run failed.
+    #[error("{engine} failed: {message}")]
+    Run {
+        /// The engine's name.
+        engine: String,
+        /// What it said.
+        message: String,
+    },
+}
