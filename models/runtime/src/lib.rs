@@ -6,6 +6,10 @@
 
 pub mod engine;
 pub mod tensor;
+pub mod tract_engine;
 
 pub use engine::{Engine, EngineError, Model, Session, SessionOptions};
+/// Encoding and decoding of [`proto`] messages (`prost::Message`).
+pub use prost;
 pub use tensor::Tensor;
+pub use tract_engine::proto;
