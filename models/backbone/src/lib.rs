@@ -4,6 +4,8 @@
 //! differentiates the result; `bundle` keeps a prepared backbone on disk.
 #![forbid(unsafe_code)]
 
+pub mod export;
+pub mod import;
 pub mod ir;
 pub mod shape;
 pub mod vjp;
