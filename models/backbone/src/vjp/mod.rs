@@ -18,6 +18,7 @@ use crate::ir::Builder;
 
 pub use call::{Call, Rule, VjpError};
 pub use path::check;
+pub use rules::differentiable;
 pub use support::{Support, refusal, support};
 
 use emit::{add, expand_to};

@@ -1,0 +1,43 @@
+//! Every rule alone against finite differences, on every engine, with shapes known, symbolic and unknown.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod cases;
+mod check;
+mod refusals;
+
+use std::collections::BTreeSet;
+
+use cases::all_cases;
+use check::{Knowledge, check, engines, forward};
+use fedtt_backbone::vjp::differentiable;
+
+#[test]
+fn gradients_match_finite_differences() {
+    let mut failures = Vec::new();
+    let mut checked = 0;
+    for engine in engines() {
+        for case in all_cases() {
+            for knowledge in [Knowledge::Known, Knowledge::Symbols, Knowledge::Unknown] {
+                if knowledge > case.least {
+                    continue;
+                }
+                checked += 1;
+                if let Err(message) = check(&case, knowledge, engine.as_ref()) {
+                    failures.push(format!("{} ({knowledge:?}, {}): {message}", case.name, engine.name()));
+                }
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{} of {checked} failed:\n{}", failures.len(), failures.join("\n"));
+}
+
+#[test]
+fn every_rule_has_a_case() {
+    let mut used = BTreeSet::new();
+    for case in all_cases() {
+        let (graph, _) = forward(&case, Knowledge::Known);
+        used.extend(graph.nodes.into_iter().map(|node| node.op));
+    }
+    let missing: Vec<&str> = differentiable().filter(|op| !used.contains(*op)).collect();
+    assert!(missing.is_empty(), "no case for {missing:?}");
+}
