@@ -1,0 +1,60 @@
+//! `fedtt backbone verify`
+
+use std::path::PathBuf;
+
+use fedtt_backbone::backbone::Backbone;
+use fedtt_backbone::bundle::Bundle;
+use fedtt_backbone::verify::{Reference, Report, verify};
+
+use crate::engine::EngineArgs;
+use crate::output::{Outcome, table};
+
+/// Check the derived gradients of a bundle on this machine's engine.
+///
+/// Grafts a probe (h + d) at every adapter site and compares the gradients with finite differences; with a reference
+/// file, outputs and gradients are compared with it as well, with zero and non-zero probes. Exits 1 beyond tolerance.
+#[derive(clap::Args)]
+#[command(after_help = "Example: fedtt backbone verify minilm.bundle --engine tract")]
+pub(crate) struct Args {
+    /// The bundle.
+    bundle: PathBuf,
+    /// Outputs and gradients computed elsewhere, as safetensors (see models/backbone/BUNDLE.md).
+    #[arg(long, value_name = "FILE.safetensors")]
+    reference: Option<PathBuf>,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
+    let bundle = Bundle::open(&args.bundle)?;
+    bundle.verify_hash()?;
+    let reference = args.reference.as_deref().map(Reference::read).transpose()?;
+    let backbone = Backbone::open(&bundle)?;
+    let engine = args.engine.select()?;
+    let report = verify(&backbone, engine.as_ref(), &args.engine.options(), reference.as_ref())?;
+    Ok(Outcome { text: text(&report), ok: report.passed, data: serde_json::to_value(&report)? })
+}
+
+fn text(report: &Report) -> String {
+    let shown = |error: Option<f64>| error.map_or("-".to_string(), |e| format!("{e:.1e}"));
+    let rows: Vec<Vec<String>> = report
+        .sites
+        .iter()
+        .map(|check| {
+            let verdict = if check.worst(&report.tolerance) <= 1.0 { "ok" } else { "FAIL" };
+            vec![
+                check.site.clone(),
+                shown(check.finite_difference),
+                shown(check.gradient_zero),
+                shown(check.gradient_nonzero),
+                verdict.to_string(),
+            ]
+        })
+        .collect();
+    let mut text = format!("{}\n\n", report.engine);
+    text += &table(&["site", "finite differences", "reference", "with probes", ""], &rows);
+    if let (Some(zero), Some(nonzero)) = (report.output_zero, report.output_nonzero) {
+        text += &format!("\noutput differs from the reference by {zero:.1e}, with probes {nonzero:.1e}\n");
+    }
+    text + if report.passed { "\nall within tolerance\n" } else { "\nbeyond tolerance\n" }
+}

@@ -1,0 +1,336 @@
+//! The training graph: backbone, grafts, head and loss, differentiated.
+
+mod layout;
+mod loss;
+
+use std::collections::HashSet;
+
+use fedtt_runtime::Model;
+use fedtt_tt::form::{AdapterForm, HeadForm};
+
+use crate::backbone::{Backbone, Role};
+use crate::export::ExportError;
+use crate::graft::{Graft, GraftError, Grafted, add_input, graft};
+use crate::ir::{Builder, DType, Graph, Port, Weight};
+use crate::shape::{Dim, Facts};
+use crate::sites::Site;
+use crate::vjp::{VjpError, differentiate};
+
+pub use loss::{Pooling, Task};
+
+/// Graph input that replaces the blocks below [`TrainingSpec::from_block`].
+pub const STREAM: &str = "stream";
+/// Scalar output: the weighted sum of losses.
+pub const LOSS: &str = "loss";
+/// Output of classification and regression: `[batch, classes or targets]`.
+pub const LOGITS: &str = "logits";
+/// Output of causal language modelling: the loss of each token, `[batch, sequence]`.
+pub const TOKEN_LOSS: &str = "token_loss";
+
+/// What to train.
+#[derive(Clone, Debug)]
+pub struct TrainingSpec {
+    /// Site ids with the adapter grafted there.
+    pub adapters: Vec<(String, AdapterForm)>,
+    /// The head; required unless the task is causal language modelling.
+    pub head: Option<HeadForm>,
+    /// The task.
+    pub task: Task,
+    /// How hidden states are pooled for the head.
+    pub pooling: Pooling,
+    /// Leave out the blocks below this one and feed their output as [`STREAM`] instead.
+    pub from_block: Option<usize>,
+}
+
+/// Why a training graph could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainingError {
+    /// An adapter names a site the backbone lacks.
+    #[error("the backbone has no site `{site}`; it has: {known}")]
+    UnknownSite {
+        /// The site asked for.
+        site: String,
+        /// The sites there are.
+        known: String,
+    },
+    /// The task needs something the specification or the backbone does not have.
+    #[error("{0}")]
+    Task(String),
+    /// An adapter lies below the block training starts from.
+    #[error("site `{site}` lies below block {block}, from which training starts")]
+    BelowStart {
+        /// The site.
+        site: String,
+        /// The first block trained.
+        block: usize,
+    },
+    /// A graft does not fit.
+    #[error(transparent)]
+    Graft(#[from] GraftError),
+    /// Something on the way has no gradient.
+    #[error(transparent)]
+    Vjp(#[from] VjpError),
+    /// The graph could not be written as ONNX.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+}
+
+/// A differentiated graph, ready to be laid out for an engine.
+pub struct TrainingGraph {
+    graph: Graph,
+    /// Backbone inputs to feed, by role.
+    pub feeds: Vec<(Role, String)>,
+    /// Factor inputs, in the order of the specification's adapters and then the head.
+    pub factors: Vec<String>,
+    /// The output with the task's results: [`LOGITS`] or [`TOKEN_LOSS`].
+    pub result: &'static str,
+    forward: Vec<String>,
+    gradients: Vec<String>,
+}
+
+/// The output that carries the gradient of input `name`.
+pub fn gradient_of(name: &str) -> String {
+    format!("grad.{name}")
+}
+
+impl TrainingGraph {
+    /// Grafts, adds head and loss, and differentiates.
+    ///
+    /// # Errors
+    /// When a site is unknown, an adapter or head does not fit, or an operator on the way has no gradient.
+    pub fn build(backbone: &Backbone, spec: &TrainingSpec) -> Result<Self, TrainingError> {
+        let anatomy = &backbone.anatomy;
+        let target = match spec.task {
+            Task::CausalLm => anatomy.logits.clone().ok_or_else(|| {
+                TrainingError::Task("this backbone has no logits output; export it with its language-model head".into())
+            })?,
+            _ => anatomy.hidden_state.clone(),
+        };
+        let mut graph = backbone.graph.clone();
+        retarget(&mut graph, &[&target], &backbone.facts);
+        let mut facts = backbone.facts.clone();
+        if let Some(block) = spec.from_block.filter(|&block| block > 0) {
+            start_from(&mut graph, &mut facts, backbone, spec, block)?;
+        }
+        let grafts = resolve(backbone, spec)?;
+        let mut g = graft(&graph, &facts, &grafts)?;
+        let target = g.value(&target);
+        let (result, outputs) = match (&spec.head, spec.task) {
+            (_, Task::CausalLm) => (TOKEN_LOSS, target),
+            (Some(head), _) => {
+                let mask = backbone.input(Role::Mask);
+                if !g.builder.graph.inputs.iter().any(|p| Some(p.name.as_str()) == mask)
+                    && let Some(mask) = mask
+                {
+                    add_input(&mut g.builder, mask, DType::I64, &[Dim::symbol("batch"), Dim::symbol("sequence")]);
+                }
+                (LOGITS, loss::pooled_head(&mut g, &target, mask, spec.pooling, head))
+            }
+            (None, _) => return Err(TrainingError::Task("classification and regression need a head".into())),
+        };
+        check_head(&g, spec, &outputs)?;
+        let loss = loss::loss(&mut g.builder, &outputs, spec.task);
+        Self::differentiated(backbone, g, &loss.loss, &[(result, &loss.result)], result)
+    }
+
+    /// A graph with a probe at every site and the loss `sum(hidden * R * mask)`; besides [`LOSS`] and the probes'
+    /// gradients it returns `hidden`.
+    ///
+    /// # Errors
+    /// As [`TrainingGraph::build`].
+    pub fn probes(backbone: &Backbone) -> Result<Self, TrainingError> {
+        let anatomy = &backbone.anatomy;
+        let mut graph = backbone.graph.clone();
+        retarget(&mut graph, &[&anatomy.hidden_state], &backbone.facts);
+        let grafts: Vec<(Site, Graft)> = anatomy.sites.iter().map(|site| (site.clone(), Graft::Probe)).collect();
+        let mut g = graft(&graph, &backbone.facts, &grafts)?;
+        let hidden = g.value(&anatomy.hidden_state);
+        let mask = backbone.input(Role::Mask).filter(|mask| g.builder.graph.inputs.iter().any(|p| p.name == *mask));
+        let loss = loss::probe_loss(&mut g.builder, &hidden, mask, anatomy.hidden);
+        Self::differentiated(backbone, g, &loss, &[("hidden", &hidden)], "hidden")
+    }
+
+    fn differentiated(
+        backbone: &Backbone,
+        mut g: Grafted,
+        loss: &str,
+        results: &[(&str, &str)],
+        result: &'static str,
+    ) -> Result<Self, TrainingError> {
+        let b = &mut g.builder;
+        let one = b.constant("seed", Weight::f32s(&[], &[1.0]));
+        let cotangents = differentiate(b, &[(loss.to_string(), one)], &g.inputs)?;
+        let mut forward = Vec::new();
+        for (name, value) in results.iter().chain([&(LOSS, loss)]) {
+            forward.push(name_output(b, value, name));
+        }
+        let mut gradients = Vec::new();
+        for factor in &g.inputs {
+            let gradient = cotangents.get(factor).ok_or_else(|| {
+                TrainingError::Task(format!("the loss does not depend on `{factor}`; its site does not reach the output"))
+            })?;
+            gradients.push(name_output(b, gradient, &gradient_of(factor)));
+        }
+        let mut graph = g.builder.graph;
+        graph.outputs = [forward.clone(), gradients.clone()].concat().iter().map(|name| output_port(name)).collect();
+        graph.prune();
+        drop_unread_inputs(&mut graph);
+        let feeds = backbone.feeds.iter().filter(|(_, name)| graph.inputs.iter().any(|p| p.name == *name)).cloned();
+        Ok(TrainingGraph { feeds: feeds.collect(), factors: g.inputs, result, forward, gradients, graph })
+    }
+
+    /// Whether the graph reads [`STREAM`] in place of its lower blocks.
+    pub fn reads_stream(&self) -> bool {
+        self.graph.inputs.iter().any(|port| port.name == STREAM)
+    }
+
+    /// Forward and backward in one model.
+    ///
+    /// # Errors
+    /// When the graph cannot be written.
+    pub fn step(&self, backbone: &Backbone) -> Result<Model, TrainingError> {
+        Ok(backbone.export(&self.graph)?)
+    }
+
+    /// The forward pass alone.
+    ///
+    /// # Errors
+    /// When the graph cannot be written.
+    pub fn forward(&self, backbone: &Backbone) -> Result<Model, TrainingError> {
+        let mut graph = self.graph.clone();
+        graph.outputs.retain(|port| self.forward.contains(&port.name));
+        graph.prune();
+        Ok(backbone.export(&graph)?)
+    }
+
+    /// Forward always, backward inside `If(train)`: one session and one set of weights for training and evaluation.
+    /// Gradients are empty when the boolean input [`layout::TRAIN`] is false.
+    ///
+    /// # Errors
+    /// When the graph cannot be written.
+    pub fn shared(&self, backbone: &Backbone) -> Result<Model, TrainingError> {
+        Ok(backbone.export(&layout::conditional(&self.graph, &self.forward, &self.gradients))?)
+    }
+}
+
+pub use layout::TRAIN;
+
+/// A model that computes the residual stream entering `block`, as the output [`STREAM`], `[batch, sequence, hidden]`.
+///
+/// # Errors
+/// When no single stream enters the block or the graph cannot be written.
+pub fn lower_blocks(backbone: &Backbone, block: usize) -> Result<Model, TrainingError> {
+    let stream = stream_into(backbone, block)?;
+    let mut graph = backbone.graph.clone();
+    retarget(&mut graph, &[&stream], &backbone.facts);
+    let mut b = Builder::new(graph, backbone.facts.clone());
+    let value = b.cast(&stream, DType::F32);
+    let ids = backbone.input(Role::Ids).unwrap_or_default().to_string();
+    let leading = b.op("Shape", &[&ids], &[]);
+    let width = b.ints(&[backbone.anatomy.hidden as i64]);
+    let shape = b.op("Concat", &[&leading, &width], &[("axis", crate::ir::Attr::Int(0))]);
+    b.push("Reshape", &[&value, &shape], &[STREAM], &[]);
+    let mut graph = b.graph;
+    graph.outputs = vec![output_port(STREAM)];
+    graph.prune();
+    drop_unread_inputs(&mut graph);
+    Ok(backbone.export(&graph)?)
+}
+
+fn stream_into(backbone: &Backbone, block: usize) -> Result<String, TrainingError> {
+    let no_cut = || {
+        TrainingError::Task(format!("no single value enters block {block}; train with all blocks in the graph instead"))
+    };
+    backbone.anatomy.streams.get(block).cloned().flatten().ok_or_else(no_cut)
+}
+
+/// Replaces the stream into `block` by a graph input and drops what lies below.
+fn start_from(
+    graph: &mut Graph,
+    facts: &mut Facts,
+    backbone: &Backbone,
+    spec: &TrainingSpec,
+    block: usize,
+) -> Result<(), TrainingError> {
+    let is_below = |id: &str| backbone.site(id).is_some_and(|site| site.block < block);
+    if let Some((site, _)) = spec.adapters.iter().find(|(id, _)| is_below(id)) {
+        return Err(TrainingError::BelowStart { site: site.clone(), block });
+    }
+    let stream = stream_into(backbone, block)?;
+    let nodes = std::mem::take(&mut graph.nodes);
+    let mut b = Builder::new(std::mem::take(graph), std::mem::take(facts));
+    let original = Graph { nodes, ..Graph::default() };
+    b.reserve(&original);
+    let hidden = Dim::known(backbone.anatomy.hidden as i64);
+    add_input(&mut b, STREAM, DType::F32, &[Dim::symbol("batch"), Dim::symbol("sequence"), hidden]);
+    let mut value = STREAM.to_string();
+    if b.facts.rank(&stream) == Some(2) {
+        let flat = b.ints(&[-1, backbone.anatomy.hidden as i64]);
+        value = b.op("Reshape", &[&value, &flat], &[]);
+    }
+    if let Some(dtype) = b.facts.dtype(&stream) {
+        value = b.cast(&value, dtype);
+    }
+    for node in original.nodes {
+        b.push_known(node);
+    }
+    *graph = b.graph;
+    *facts = b.facts;
+    graph.redirect(&stream, &value, &HashSet::new());
+    graph.prune();
+    drop_unread_inputs(graph);
+    Ok(())
+}
+
+fn resolve(backbone: &Backbone, spec: &TrainingSpec) -> Result<Vec<(Site, Graft)>, TrainingError> {
+    let adapters = spec.adapters.iter();
+    adapters
+        .map(|(id, form)| {
+            let site = backbone.site(id).ok_or_else(|| TrainingError::UnknownSite {
+                site: id.clone(),
+                known: backbone.sites().map(|s| s.id.as_str()).collect::<Vec<_>>().join(", "),
+            })?;
+            Ok((site.clone(), Graft::Adapter(form.clone())))
+        })
+        .collect()
+}
+
+fn check_head(g: &Grafted, spec: &TrainingSpec, outputs: &str) -> Result<(), TrainingError> {
+    let expected = match spec.task {
+        Task::Classify { classes } => classes,
+        Task::Regress { targets } => targets,
+        Task::CausalLm => return Ok(()),
+    };
+    let width = g.builder.facts.shape(outputs).and_then(|s| s.last()?.as_known());
+    if width == Some(expected as i64) {
+        return Ok(());
+    }
+    let width = width.map_or("an unknown number of".to_string(), |w| w.to_string());
+    Err(TrainingError::Task(format!("the head makes {width} outputs where the task has {expected}")))
+}
+
+/// Keeps only `outputs`, and only what they need.
+fn retarget(graph: &mut Graph, outputs: &[&str], facts: &Facts) {
+    let port = |name: &&str| Port {
+        name: name.to_string(),
+        dtype: facts.dtype(name).unwrap_or(DType::F32),
+        shape: None,
+    };
+    graph.outputs = outputs.iter().map(port).collect();
+    graph.prune();
+}
+
+fn name_output(b: &mut Builder, value: &str, name: &str) -> String {
+    b.push("Identity", &[value], &[name], &[]);
+    name.to_string()
+}
+
+fn output_port(name: &str) -> Port {
+    Port { name: name.to_string(), dtype: DType::F32, shape: None }
+}
+
+/// Drops graph inputs nothing reads: an engine may refuse or ignore them, and nobody should have to feed them.
+fn drop_unread_inputs(graph: &mut Graph) {
+    let read: HashSet<String> = graph.nodes.iter().flat_map(|n| n.reads().into_iter().map(str::to_string)).collect();
+    graph.inputs.retain(|port| read.contains(&port.name));
+}
