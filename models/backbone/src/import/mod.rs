@@ -6,7 +6,9 @@ mod function;
 mod lower;
 mod opset;
 mod order;
+mod scan;
 mod tensor;
+mod transpose;
 mod typed;
 
 use std::fs;
@@ -49,6 +51,7 @@ pub fn read(path: &Path) -> Result<Graph, ImportError> {
 /// As for [`read`].
 pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Graph, ImportError> {
     let decode = |message: String| ImportError::Decode { path: path.to_path_buf(), message };
+    scan::check(bytes).map_err(decode)?;
     let model = ModelProto::decode(bytes).map_err(|e| decode(e.to_string()))?;
     if model.graph.is_none() {
         return Err(decode("it has no graph".to_string()));
