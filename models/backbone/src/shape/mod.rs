@@ -2,17 +2,39 @@
 //!
 //! Dimensions are polynomials over symbols (`batch`, `sequence`), so that `Reshape` targets computed in the graph from
 //! `Shape`, `Gather`, `Concat` and arithmetic come out exact for any batch and length.
+//!
+//! Operators are read as opset 21 defines them. What cannot be told stays unknown: a malformed node, or one of an
+//! unknown operator, leaves its outputs without facts.
 
+mod compose;
+mod context;
+mod control;
 mod dim;
+mod elementwise;
+mod index;
+mod linear;
+mod movement;
+mod ports;
+mod reductions;
+mod reshape;
+mod rules;
+mod slice;
+#[cfg(test)]
+mod tests;
+mod view;
 
 use std::collections::HashMap;
 
-pub use dim::Dim;
+pub use dim::{Dim, known_different};
+pub use ports::{BATCH, SEQUENCE};
 
 use crate::ir::{DType, Graph, Node, Weight};
 
+/// Tensors of more elements have no [`Fact::value`].
+pub const MAX_VALUE: usize = 64;
+
 /// What is known of one value.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fact {
     /// Element type.
     pub dtype: Option<DType>,
@@ -23,16 +45,26 @@ pub struct Fact {
 }
 
 impl Fact {
+    /// A value of known type and dimensions, elements unknown.
+    pub fn new(dtype: Option<DType>, shape: Option<Vec<Dim>>) -> Self {
+        Fact { dtype, shape, value: None }
+    }
+
     /// All that is to know of a constant.
     pub fn of_weight(weight: &Weight) -> Self {
+        let small = weight.shape.iter().try_fold(1usize, |product, &d| product.checked_mul(d));
+        let value = small.filter(|&len| len <= MAX_VALUE && !weight.dtype.is_float()).and_then(|_| weight.to_i64s());
         Fact {
             dtype: Some(weight.dtype),
-            shape: Some(weight.shape.iter().map(|&d| Dim::known(d as i64)).collect()),
-            value: (weight.len() <= 64)
-                .then(|| weight.to_i64s())
-                .flatten()
-                .map(|values| values.into_iter().map(Dim::known).collect()),
+            shape: Some(weight.shape.iter().map(|&d| Dim::known(i64::try_from(d).unwrap_or(i64::MAX))).collect()),
+            value: value.map(|values| values.into_iter().map(Dim::known).collect()),
         }
+    }
+
+    /// The same with numbers put for symbols.
+    pub fn bind(&self, numbers: &HashMap<String, i64>) -> Self {
+        let bind = |dims: &Vec<Dim>| dims.iter().map(|dim| dim.bind(numbers)).collect();
+        Fact { dtype: self.dtype, shape: self.shape.as_ref().map(bind), value: self.value.as_ref().map(bind) }
     }
 }
 
@@ -44,14 +76,44 @@ pub struct Facts {
 
 impl Facts {
     /// Infers the facts of every value of `graph` from its inputs and weights.
+    ///
+    /// Integer inputs of rank 2 (token ids, masks, positions) are [`BATCH`] by [`SEQUENCE`] wherever their dimensions
+    /// are not numbers, whatever the exporter called them; the names it used mean the same in the other inputs.
     pub fn of_graph(graph: &Graph) -> Self {
-        let _ = graph;
-        Facts::default()
+        Self::of_graph_at(graph, &HashMap::new())
+    }
+
+    /// The same with numbers put for symbols from the start, so that more is decided on the way.
+    pub fn of_graph_at(graph: &Graph, numbers: &HashMap<String, i64>) -> Self {
+        let mut facts = Facts::default();
+        for (name, fact) in ports::facts_of_inputs(graph) {
+            facts.facts.insert(name, fact.bind(numbers));
+        }
+        for (name, weight) in &graph.weights {
+            facts.set(name, Fact::of_weight(weight));
+        }
+        for node in &graph.nodes {
+            facts.infer_node(node);
+        }
+        facts
     }
 
     /// Infers and records the facts of a node's outputs.
     pub fn infer_node(&mut self, node: &Node) {
-        let _ = node;
+        let facts = if node.is("If") { control::branches(self, node) } else { rules::infer(self, node) };
+        let mut facts = facts.unwrap_or_default().into_iter();
+        for output in &node.outputs {
+            let mut fact = facts.next().unwrap_or_default();
+            if !output.is_empty() {
+                view::drop_impossible_value(&mut fact);
+                self.facts.insert(output.clone(), fact);
+            }
+        }
+    }
+
+    /// All facts with numbers put for symbols.
+    pub fn bind(&self, numbers: &HashMap<String, i64>) -> Self {
+        Facts { facts: self.facts.iter().map(|(name, fact)| (name.clone(), fact.bind(numbers))).collect() }
     }
 
     /// Records what is known of a value.
@@ -88,4 +150,15 @@ impl Facts {
     pub fn rank(&self, name: &str) -> Option<usize> {
         self.shape(name).map(<[Dim]>::len)
     }
+
+    /// A value's dimensions as numbers, once `batch`, `sequence` and whatever else they depend on is given.
+    pub fn shape_at(&self, name: &str, numbers: &HashMap<String, i64>) -> Option<Vec<usize>> {
+        self.shape(name)?.iter().map(|dim| dim.eval(numbers).and_then(|d| usize::try_from(d).ok())).collect()
+    }
+}
+
+/// The numbers for [`BATCH`] and [`SEQUENCE`], to put for the symbols of facts.
+pub fn sizes(batch: usize, sequence: usize) -> HashMap<String, i64> {
+    let number = |size| i64::try_from(size).unwrap_or(i64::MAX);
+    HashMap::from([(BATCH.to_string(), number(batch)), (SEQUENCE.to_string(), number(sequence))])
 }
