@@ -4,8 +4,15 @@
 //! differentiates the result; `bundle` keeps a prepared backbone on disk.
 #![forbid(unsafe_code)]
 
+pub mod backbone;
+pub mod bundle;
 pub mod export;
+pub mod graft;
 pub mod import;
 pub mod ir;
+pub mod prepare;
 pub mod shape;
+pub mod sites;
+pub mod training;
+pub mod verify;
 pub mod vjp;
