@@ -11,6 +11,7 @@ mod context;
 mod control;
 mod dim;
 mod elementwise;
+mod fold;
 mod index;
 mod linear;
 mod movement;
@@ -26,6 +27,7 @@ mod view;
 use std::collections::HashMap;
 
 pub use dim::{Dim, known_different};
+pub use fold::fold_constants;
 pub use ports::{BATCH, SEQUENCE};
 
 use crate::ir::{DType, Graph, Node, Weight};

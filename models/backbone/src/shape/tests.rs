@@ -300,6 +300,54 @@ fn inputs_share_batch_and_sequence() {
     assert_eq!(show(Facts::of_graph_at(&graph, &sizes).shape("labels")), "3");
 }
 
+#[test]
+fn folding_keeps_what_is_computed() {
+    let node = |op: &str, inputs: &[&str], output: &str| Node {
+        op: op.into(),
+        inputs: inputs.iter().map(|name| name.to_string()).collect(),
+        outputs: vec![output.into()],
+        ..Node::default()
+    };
+    let port = |name: &str, shape: Option<Vec<PortDim>>| Port { name: name.into(), dtype: DType::F32, shape };
+    let branch = |op: &str| {
+        let nodes = vec![node(op, &["x"], "inner"), node("Mul", &["inner", "y"], "out")];
+        let graph = Graph { nodes, outputs: vec![port("out", None)], ..Graph::default() };
+        Attr::Graph(Box::new(graph))
+    };
+    let mut choice = node("If", &["condition"], "chosen");
+    choice.attrs = BTreeMap::from([("then_branch".into(), branch("Tanh")), ("else_branch".into(), branch("Erf"))]);
+    let weight = |name: &str, values: &[i64]| (name.to_string(), Weight::i64s(&[values.len()], values));
+    let unknown = || Some(vec![PortDim::Symbol("b".into()), PortDim::Known(8)]);
+    let mut graph = Graph {
+        nodes: vec![
+            node("Shape", &["x"], "shape"),
+            node("Gather", &["shape", "last"], "width"),
+            node("Gather", &["shape", "first"], "rows"),
+            node("Equal", &["width", "eight"], "condition"),
+            node("Identity", &["x"], "inner"),
+            choice,
+            node("Concat", &["rows", "width"], "target"),
+            node("Reshape", &["chosen", "target"], "result"),
+        ],
+        weights: BTreeMap::from([weight("last", &[-1]), weight("first", &[0]), weight("eight", &[8])]),
+        inputs: vec![port("x", unknown()), port("y", unknown())],
+        outputs: vec![port("result", None)],
+        ..Graph::default()
+    };
+    graph.nodes[6].attrs.insert("axis".into(), Attr::Int(0));
+    let facts = Facts::of_graph(&graph);
+    super::fold_constants(&mut graph, &facts);
+    let ops: Vec<&str> = graph.nodes.iter().map(|node| node.op.as_str()).collect();
+    assert_eq!(ops, ["Shape", "Gather", "Tanh", "Mul", "Identity", "Concat", "Reshape"]);
+    assert_eq!(graph.nodes[2].outputs[0], graph.nodes[3].inputs[0]);
+    assert_eq!(graph.weights["width"].to_i64s(), Some(vec![8]));
+    assert!(!graph.weights.contains_key("rows") && graph.captures().is_empty());
+    let facts = Facts::of_graph(&graph);
+    assert_eq!(show(facts.shape("result")), "b 8");
+    super::fold_constants(&mut graph, &facts.bind(&[("b".to_string(), 3)].into()));
+    assert_eq!(graph.weights["target"].to_i64s(), Some(vec![3, 8]));
+}
+
 /// Every operator on every kind of wrong input: nothing may panic, and nothing but facts may come of it.
 #[test]
 fn malformed_nodes_are_survived() {
