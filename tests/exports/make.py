@@ -11,6 +11,7 @@ No network: every model is built from its configuration class with random weight
     OUT/<family>/torchscript-sdpa-opset17.onnx     the same with scaled_dot_product_attention where the family has it
     OUT/<family>/dynamo-opset20.onnx               torch.onnx.export(dynamo=True), default opset
     OUT/<family>/dynamo-unoptimized-opset20.onnx   the same with optimize=False
+    OUT/<family>/optimum-opset18.onnx              --kinds optimum, with optimum-onnx installed (it asks for transformers 4)
     OUT/<family>/<exporter>-<head>.onnx            with the task head on: `classifier` (3 labels) or `causal-lm` (logits)
     OUT/<family>/reference.safetensors             inputs, outputs and gradients of the backbone, from torch
     OUT/<family>/reference-causal-lm.safetensors   the same for the logits of a `causal-lm` file
@@ -25,6 +26,7 @@ h + d. Prefix `zero.` has d = 0, `nonzero.` d = `nonzero.probe.P`: `.loss`, `.la
 import argparse
 import json
 import pathlib
+import tempfile
 import traceback
 import warnings
 
@@ -168,6 +170,7 @@ KINDS = {
     "torchscript-sdpa-opset17": ("sdpa", 17),
     "dynamo": ("sdpa", None),
     "dynamo-unoptimized": ("sdpa", None),
+    "optimum": (None, None),
 }
 
 
@@ -192,11 +195,11 @@ def build(family):
         "causal-lm": transformers.AutoModelForCausalLM,
         None: transformers.T5EncoderModel,
     }[head]
-    torch.manual_seed(SEED)
     model = loader._from_config(config) if head is None else loader.from_config(config)
     model = model.float().eval()
     with torch.no_grad():
-        for name, p in model.named_parameters():
+        torch.manual_seed(SEED)
+        for name, p in sorted(model.named_parameters()):
             gain = p.dim() == 1 and "bias" not in name and p.mean() > 0.5
             p.copy_(torch.randn_like(p) * 0.2 + (1.0 if gain else 0.0))
     model.requires_grad_(False)
@@ -274,6 +277,8 @@ def export(model, output, kind, feeds, folder, suffix):
     args = (feeds["input_ids"], feeds["attention_mask"])
     names = dict(input_names=["input_ids", "attention_mask"], output_names=[output])
     wrapped = OneOutput(model, output).eval()
+    if kind == "optimum":
+        return export_with_optimum(model, output, folder, suffix)
     attention, opset = KINDS[kind]
     try:
         model.set_attn_implementation(attention)
@@ -295,6 +300,22 @@ def export(model, output, kind, feeds, folder, suffix):
     return path
 
 
+def export_with_optimum(model, output, folder, suffix):
+    from optimum.exporters.onnx import onnx_export_from_model
+
+    tasks = {"": "feature-extraction", "-classifier": "text-classification", "-causal-lm": "text-generation"}
+    with tempfile.TemporaryDirectory() as scratch:
+        onnx_export_from_model(model, scratch, task=tasks[suffix], do_validation=False, no_post_process=True)
+        graph = onnx.load(pathlib.Path(scratch) / "model.onnx")
+    path = folder / f"optimum-opset{opset_of(graph)}{suffix}.onnx"
+    onnx.save(graph, path)
+    return path
+
+
+def opset_of(model):
+    return next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
+
+
 def probe(path, tensors, name):
     """Runs the file as written, every intermediate tensor an output, and finds those equal to h at each point."""
     model = onnx.load(path)
@@ -314,14 +335,13 @@ def probe(path, tensors, name):
         points[key[len("zero.h."):]] = [
             {"tensor": t, "op": producers[t], "shape": list(v.shape), "dtype": str(v.dtype)}
             for t, v in values.items()
-            if t in producers and v.size == h.size and v.dtype.kind == "f" and v.shape[-1] == h.shape[-1]
-            and numpy.abs(v.reshape(h.shape) - h)[mask].max() < 1e-4
+            if t in producers and isinstance(v, numpy.ndarray) and v.size == h.size and v.dtype.kind == "f"
+            and v.shape[-1] == h.shape[-1] and numpy.abs(v.reshape(h.shape) - h)[mask].max() < 1e-4
         ]
     out = values[name]
     want = tensors["last_hidden_state"]
     diff = float(numpy.abs(out - want)[mask].max()) if out.shape == want.shape else None
-    opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
-    return {"opset": opset, "inputs": asked, "max_diff": diff, "points": points, "nodes": len(model.graph.node)}
+    return {"opset": opset_of(model), "inputs": asked, "max_diff": diff, "points": points, "nodes": len(model.graph.node)}
 
 
 def make(family, out, kinds, heads):
@@ -359,7 +379,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("--families", default=",".join(FAMILIES))
-    parser.add_argument("--kinds", default=",".join(KINDS))
+    parser.add_argument("--kinds", default=",".join(k for k in KINDS if k != "optimum"))
     parser.add_argument("--no-heads", action="store_true", help="only the graphs that end in last_hidden_state")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")

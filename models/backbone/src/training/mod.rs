@@ -2,6 +2,7 @@
 
 mod layout;
 mod loss;
+mod norms;
 
 use std::collections::HashSet;
 
@@ -17,6 +18,7 @@ use crate::sites::Site;
 use crate::vjp::{VjpError, differentiate};
 
 pub use loss::{Pooling, Task};
+pub use norms::{Norm, norms};
 
 /// Graph input that replaces the blocks below [`TrainingSpec::from_block`].
 pub const STREAM: &str = "stream";
@@ -40,6 +42,8 @@ pub struct TrainingSpec {
     pub pooling: Pooling,
     /// Leave out the blocks below this one and feed their output as [`STREAM`] instead.
     pub from_block: Option<usize>,
+    /// Norm gains trained as well, from [`norms`]; none by default.
+    pub norms: Vec<Norm>,
 }
 
 /// Why a training graph could not be made.
@@ -80,7 +84,7 @@ pub struct TrainingGraph {
     graph: Graph,
     /// Backbone inputs to feed, by role.
     pub feeds: Vec<(Role, String)>,
-    /// Factor inputs, in the order of the specification's adapters and then the head.
+    /// Factor inputs, in the order of the specification's adapters, then the head, then the norm gains.
     pub factors: Vec<String>,
     /// The output with the task's results: [`LOGITS`] or [`TOKEN_LOSS`].
     pub result: &'static str,
@@ -112,6 +116,7 @@ impl TrainingGraph {
         if let Some(block) = spec.from_block.filter(|&block| block > 0) {
             start_from(&mut graph, &mut facts, backbone, spec, block)?;
         }
+        norms::into_inputs(&mut graph, &mut facts, &spec.norms);
         let grafts = resolve(backbone, spec)?;
         let mut g = graft(&graph, &facts, &grafts)?;
         let target = g.value(&target);
@@ -129,6 +134,7 @@ impl TrainingGraph {
             (None, _) => return Err(TrainingError::Task("classification and regression need a head".into())),
         };
         check_head(&g, spec, &outputs)?;
+        g.inputs.extend(spec.norms.iter().map(|norm| norm.name.clone()));
         let loss = loss::loss(&mut g.builder, &outputs, spec.task);
         Self::differentiated(backbone, g, &loss.loss, &[(result, &loss.result)], result)
     }

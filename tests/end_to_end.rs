@@ -1,0 +1,145 @@
+//! What a user does, over the built programs.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+use std::fs;
+use std::path::Path;
+
+use fedtt_tests::{code, data, json, program, shared};
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn train_evaluate_and_predict_on_what_is_embedded() {
+    let folder = tempfile::tempdir().unwrap();
+    let adapter = folder.path().join("adapter.safetensors");
+    let trained = data("fedtt-edge", &["train", "--epochs", "2", "--engine", "tract", "-o", text(&adapter)]);
+    assert_eq!(trained["finished"], true);
+    let accuracy = trained["test"]["accuracy"].as_f64().unwrap();
+    assert!(accuracy > 0.4, "six classes after two epochs: {accuracy}");
+
+    let lines = folder.path().join("reports.txt");
+    fs::write(&lines, "Pump bearing screams since the morning.\nNo link to the gateway after the storm.\n").unwrap();
+    let arguments = ["predict", "--adapter", text(&adapter), "--file", text(&lines), "--engine", "tract"];
+    let predicted = data("fedtt-edge", &arguments);
+    let predictions = predicted["predictions"].as_array().unwrap();
+    assert_eq!(predictions.len(), 2);
+}
+
+#[test]
+fn wrong_usage_and_failure_have_their_own_exit_codes() {
+    let usage = program("fedtt").args(["backbone", "prepare"]).output().unwrap();
+    assert_eq!(code(&usage), 2);
+    let (envelope, failed) = json("fedtt", &["backbone", "inspect", "no-such-bundle"]);
+    assert_eq!((failed, envelope["ok"].as_bool()), (1, Some(false)));
+    assert!(envelope["error"].as_str().unwrap().contains("no-such-bundle"), "{envelope}");
+    let (envelope, failed) = json("fedtt-edge", &["eval", "--adapter", "no-such-file", "--data", "no-such-data"]);
+    assert_eq!((failed, envelope["ok"].as_bool()), (1, Some(false)));
+}
+
+#[test]
+fn a_file_that_is_not_onnx_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model.onnx");
+    fs::write(&model, "this is not a model").unwrap();
+    let bundle = folder.path().join("bundle");
+    let (envelope, failed) = json("fedtt", &["backbone", "prepare", text(&model), "-o", text(&bundle)]);
+    assert_eq!(failed, 1);
+    assert!(envelope["error"].as_str().unwrap().contains("model.onnx"), "{envelope}");
+    assert!(!bundle.exists());
+}
+
+/// Every fixture marked as supported verifies against torch on the engine of this run; the others are refused by the
+/// operator's name.
+#[test]
+#[cfg_attr(not(shared), ignore = "needs the fixtures beside the repository")]
+fn fixtures_verify_or_are_refused_by_operator() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut checked = 0;
+    for family in fs::read_dir(shared("fixtures")).unwrap().map(|entry| entry.unwrap().path()).filter(|p| p.is_dir()) {
+        for file in fs::read_dir(&family).unwrap().map(|entry| entry.unwrap().path()) {
+            if file.extension().is_none_or(|extension| extension != "onnx") {
+                continue;
+            }
+            let name = format!("{}-{}", text(&family).rsplit('/').next().unwrap(), file.file_stem().unwrap().display());
+            let bundle = folder.path().join(&name);
+            let (envelope, failed) = json("fedtt", &["backbone", "prepare", text(&file), "-o", text(&bundle)]);
+            let refused = match name.as_str() {
+                n if n.contains("ort-fused") => Some(["LayerNormalization", "Attention"].as_slice()),
+                n if n.contains("int8-dynamic") => Some(["MatMulInteger", "DynamicQuantizeLinear"].as_slice()),
+                _ => None,
+            };
+            if let Some(operators) = refused {
+                let error = envelope["error"].as_str().unwrap_or_default();
+                assert_eq!(failed, 1, "{name}: {envelope}");
+                assert!(operators.iter().any(|op| error.contains(op)), "{name}: {error}");
+            } else {
+                assert_eq!(failed, 0, "{name}: {envelope}");
+                let reference = match name.as_str() {
+                    n if n.contains("int4") => "reference-int4.safetensors",
+                    n if n.contains("int8-weightonly") => "reference-int8-weightonly.safetensors",
+                    _ => "reference.safetensors",
+                };
+                let reference = family.join(reference);
+                for engine in engines() {
+                    let arguments =
+                        ["backbone", "verify", text(&bundle), "--reference", text(&reference), "--engine", engine];
+                    let (envelope, failed) = json("fedtt", &arguments);
+                    assert_eq!(failed, 0, "{name} on {engine}: {envelope:#}");
+                    assert_eq!(envelope["data"]["sites"].as_array().unwrap().len(), 4);
+                }
+            }
+            checked += 1;
+        }
+    }
+    assert!(checked > 0);
+}
+
+/// tract always; ONNX Runtime where the environment names its library.
+fn engines() -> Vec<&'static str> {
+    let ort = std::env::var_os("ORT_DYLIB_PATH").is_some();
+    if ort { vec!["tract", "ort"] } else { vec!["tract"] }
+}
+
+/// A real backbone learns real text, in a few steps: the loss on held-out questions falls clearly.
+#[test]
+#[cfg_attr(not(shared), ignore = "needs the models and data beside the repository")]
+fn a_decoder_learns_to_predict_the_next_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let bundle = folder.path().join("stories");
+    let model = shared("models/stories260k");
+    let arguments = [
+        "backbone",
+        "prepare",
+        text(&model.join("model.onnx")),
+        "--tokenizer",
+        text(&model.join("tokenizer.json")),
+        "-o",
+        text(&bundle),
+    ];
+    let prepared = data("fedtt", &arguments);
+    assert_eq!((prepared["blocks"].as_u64(), prepared["logits"].as_bool()), (Some(5), Some(true)));
+
+    let adapter = folder.path().join("play.safetensors");
+    let speeches = shared("data/tinyshakespeare/by_speaker.jsonl");
+    let arguments = [
+        "train",
+        "--bundle",
+        text(&bundle),
+        "--task",
+        "lm",
+        "--data",
+        text(&speeches),
+        "--text",
+        "speeches",
+        "--stop-after",
+        "40",
+        "--engine",
+        "tract",
+        "-o",
+        text(&adapter),
+    ];
+    let trained = data("fedtt-edge", &arguments);
+    assert!(trained["loss"].as_f64().unwrap() < 4.3, "{trained:#}");
+}
