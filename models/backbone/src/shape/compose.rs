@@ -32,7 +32,8 @@ pub(super) fn range(cx: &Context) -> Option<Vec<Fact>> {
         return one(dtype, Some(cx.unknown_shape(0, 1)));
     };
     let shape = vec![(limit - start).ceil_div(&Dim::known(step)).max(&Dim::known(0))];
-    let value = fill(&shape, |index| Some(start + &Dim::known(i64::try_from(*index.first()?).ok()?.checked_mul(step)?)));
+    let value =
+        fill(&shape, |index| Some(start + &Dim::known(i64::try_from(*index.first()?).ok()?.checked_mul(step)?)));
     Some(vec![Fact { dtype, shape: Some(shape), value }])
 }
 
@@ -48,7 +49,7 @@ pub(super) fn constant(cx: &Context) -> Option<Vec<Fact>> {
         (name, Attr::Tensor(weight)) if name == "value" => Fact::of_weight(weight),
         (name, Attr::Int(value)) if name == "value_int" => known(&[*value], Vec::new()),
         (name, Attr::Ints(values)) if name == "value_ints" => known(values, vec![length(values.len())]),
-        (name, Attr::Float(_)) if name == "value_float" => floats(Vec::new()),
+        (name, Attr::Float(value)) if name == "value_float" => Fact::of_weight(&Weight::f32s(&[], &[*value])),
         (name, Attr::Floats(values)) if name == "value_floats" => floats(vec![length(values.len())]),
         _ => return None,
     };

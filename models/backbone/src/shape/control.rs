@@ -50,5 +50,9 @@ fn join(a: Fact, b: Fact, output: &str) -> Fact {
         let dims = a.into_iter().zip(b).enumerate();
         dims.map(|(axis, (a, b))| if a == b { a } else { Dim::unknown(&format!("{output}.{axis}")) }).collect()
     });
-    Fact { dtype: a.dtype.filter(|_| a.dtype == b.dtype), shape, value: a.value.filter(|value| Some(value) == b.value.as_ref()) }
+    Fact {
+        dtype: a.dtype.filter(|_| a.dtype == b.dtype),
+        shape,
+        value: a.value.filter(|value| Some(value) == b.value.as_ref()),
+    }
 }

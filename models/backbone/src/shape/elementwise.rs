@@ -59,6 +59,7 @@ pub(super) fn arithmetic(cx: &Context) -> Option<Vec<Fact>> {
             "Add" => Some(*a + *b),
             "Sub" => Some(*a - *b),
             "Mul" => Some(*a * *b),
+            "Div" if dtype.is_some_and(DType::is_float) => a.div_exact(b),
             "Div" => Some(a.trunc_div(b)),
             "Mod" if cx.node.int("fmod").unwrap_or(0) == 0 => modulo(a, b),
             "Pow" => power(a, b),
@@ -79,9 +80,9 @@ fn power(a: &Dim, b: &Dim) -> Option<Dim> {
     Some((0..exponent).fold(Dim::known(1), |product, _| &product * a))
 }
 
-/// Integers in which sizes do not wrap around.
+/// Types in which sizes neither wrap around nor are rounded.
 fn is_wide(dtype: DType) -> bool {
-    matches!(dtype, DType::I64 | DType::I32)
+    matches!(dtype, DType::I64 | DType::I32 | DType::F32 | DType::F64)
 }
 
 /// Any number of inputs of one type.
@@ -164,7 +165,7 @@ pub(super) fn cast(cx: &Context) -> Option<Vec<Fact>> {
     let dtype = if cx.node.op == "CastLike" { cx.dtype(1) } else { cx.node.int("to").and_then(of_onnx) };
     let element = |x: &Dim| match dtype? {
         DType::Bool => Some(&Dim::known(1) - &x.equal(&Dim::known(0))),
-        DType::I64 => Some(x.clone()),
+        DType::I64 | DType::F32 | DType::F64 => Some(x.clone()),
         DType::I32 => Some(x.clone()).filter(|x| x.as_known().is_none_or(|x| i32::try_from(x).is_ok())),
         _ => None,
     };

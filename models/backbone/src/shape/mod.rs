@@ -42,7 +42,8 @@ pub struct Fact {
     pub dtype: Option<DType>,
     /// Dimensions, outermost first, if the rank is known.
     pub shape: Option<Vec<Dim>>,
-    /// Elements in row-major order, for small integer (and boolean, as 0 and 1) tensors of known content.
+    /// Elements in row-major order, for small integer (and boolean, as 0 and 1) tensors of known content; also for
+    /// floats that are computed from whole numbers and are whole themselves, since exporters detour through them.
     pub value: Option<Vec<Dim>>,
 }
 
@@ -55,7 +56,11 @@ impl Fact {
     /// All that is to know of a constant.
     pub fn of_weight(weight: &Weight) -> Self {
         let small = weight.shape.iter().try_fold(1usize, |product, &d| product.checked_mul(d));
-        let value = small.filter(|&len| len <= MAX_VALUE && !weight.dtype.is_float()).and_then(|_| weight.to_i64s());
+        let value = match small {
+            Some(1) if weight.dtype.is_float() => weight.to_f32s().and_then(|floats| view::whole(&floats)),
+            Some(len) if len <= MAX_VALUE => weight.to_i64s(),
+            _ => None,
+        };
         Fact {
             dtype: Some(weight.dtype),
             shape: Some(weight.shape.iter().map(|&d| Dim::known(i64::try_from(d).unwrap_or(i64::MAX))).collect()),

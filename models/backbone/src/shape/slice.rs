@@ -84,8 +84,8 @@ fn cut(dim: &Dim, start: &Dim, end: &Dim, step: i64) -> Option<Cut> {
 fn bound(dim: &Dim, at: &Dim) -> Option<Dim> {
     let zero = Dim::known(0);
     match at.as_known() {
-        _ if at_infinity(at) && dim.as_known().is_none() => Some(dim.clone()),
-        Some(at) if at <= -INFINITE && dim.as_known().is_none() => Some(zero),
+        _ if at_infinity(at) => Some(dim.clone()),
+        Some(at) if at <= -INFINITE => Some(zero),
         _ => Some(from_front(dim, at)?.max(&zero).min(dim)),
     }
 }
@@ -96,13 +96,16 @@ fn at_infinity(at: &Dim) -> bool {
 
 /// An index counted from the front, if its sign is known.
 fn from_front(dim: &Dim, at: &Dim) -> Option<Dim> {
-    if at.at_least(0) {
+    if let Some(known) = at.as_known() {
+        Some(match dim.as_known() {
+            _ if known >= 0 => at.clone(),
+            Some(dim) => Dim::known(known.saturating_add(dim)),
+            None => at + dim,
+        })
+    } else if at.at_least(0) {
         Some(at.clone())
     } else if (-at).is_positive() {
-        Some(match (at.as_known(), dim.as_known()) {
-            (Some(at), Some(dim)) => Dim::known(at.saturating_add(dim)),
-            _ => at + dim,
-        })
+        Some(at + dim)
     } else {
         None
     }

@@ -99,7 +99,10 @@ fn show(dims: Option<&[Dim]>) -> String {
 #[test]
 fn elementwise_operators_broadcast() {
     assert_eq!(case("Add").float("batch sequence 32").float("32").shape(), "batch sequence 32");
-    assert_eq!(case("Mul").float("batch 1 1 sequence").float("batch 4 sequence 1").shape(), "batch 4 sequence sequence");
+    assert_eq!(
+        case("Mul").float("batch 1 1 sequence").float("batch 4 sequence 1").shape(),
+        "batch 4 sequence sequence"
+    );
     assert_eq!(case("Where").int("1 1 s s").float("b 4 s s").float("").shape(), "b 4 s s");
     assert_eq!(case("Max").float("b s").float("").float("1").shape(), "b s");
     assert_eq!(case("Gelu").float("b s 8").shape(), "b s 8");
@@ -126,7 +129,14 @@ fn integer_elements_are_followed() {
     assert_eq!(case("Abs").value("s -3").elements(), "s 3");
     assert_eq!(case("Clip").value("-2 5 s").scalar("1").absent().elements(), "1 5 s");
     assert_eq!(case("Cast").value("0 s").int_attr("to", 9).elements(), "0 1");
-    assert_eq!(case("Cast").value("5").int_attr("to", 1).elements(), "?");
+    assert_eq!(case("Cast").value("5 s").int_attr("to", 1).elements(), "5 s");
+    assert_eq!(case("Cast").value("16777217").int_attr("to", 1).elements(), "?");
+    assert_eq!(case("Cast").weight(Weight::f32s(&[], &[1.0])).int_attr("to", 7).elements(), "1");
+    assert_eq!(case("Cast").weight(Weight::f32s(&[], &[1.5])).int_attr("to", 7).elements(), "?");
+    assert_eq!(case("Cast").weight(Weight::f32s(&[], &[f32::NAN])).int_attr("to", 7).elements(), "?");
+    let three = || Weight::f32s(&[], &[3.0]);
+    assert_eq!(case("Div").weight(three()).weight(Weight::f32s(&[], &[2.0])).elements(), "?");
+    assert_eq!(case("Mul").weight(three()).weight(Weight::f32s(&[], &[2.0])).elements(), "6");
     assert_eq!(case("Not").value("0 1").elements(), "1 0");
 }
 
@@ -204,6 +214,9 @@ fn slices_stay_exact_where_they_can() {
     assert_eq!(case("Slice").float("4 10").value("8").value("2").value("1").shape(), "4 0");
     // A table of positions cut to the length, then added to what has that length.
     assert_eq!(case("Slice").float("1 64").value("0").value("sequence").value("1").shape(), "1 min(64, sequence)");
+    // The smallest integer stands for the beginning.
+    assert_eq!(case("Slice").value("b s 4 8").value("-9223372036854775808").value("-2").elements(), "b s");
+    assert_eq!(slice("-9223372036854775808", "-1"), "b sequence - 1 8");
     assert_eq!(case("Slice").float("4 10").int("1").int("1").value("1").shape(), "4 o0.1");
 }
 
@@ -214,7 +227,10 @@ fn products_and_quantised_weights() {
     assert_eq!(case("MatMul").float("32").float("b 32 64").shape(), "b 64");
     assert_eq!(case("MatMul").float("b s 32").float("32").shape(), "b s");
     assert_eq!(case("Gemm").float("b*s 32").float("64 32").int_attr("transB", 1).shape(), "b*s 64");
-    assert_eq!(case("Einsum").float("b s 8").float("8 t").attr("equation", Attr::Str("bik,kj->bij".into())).shape(), "b s t");
+    assert_eq!(
+        case("Einsum").float("b s 8").float("8 t").attr("equation", Attr::Str("bik,kj->bij".into())).shape(),
+        "b s t"
+    );
     let mut nbits = case("MatMulNBits").float("b s 32").int("64 1 16").int_attr("N", 64);
     nbits.node.domain = "com.microsoft".into();
     assert_eq!(nbits.shape(), "b s 64");
@@ -378,7 +394,10 @@ fn malformed_nodes_are_survived() {
         ["axis", "start", "end", "batch_dims", "num_outputs"]
             .iter()
             .map(|name| (name.to_string(), Attr::Int(i64::MAX)))
-            .chain([("perm".to_string(), Attr::Ints(vec![-1, 99])), ("equation".to_string(), Attr::Str("é->->".into()))])
+            .chain([
+                ("perm".to_string(), Attr::Ints(vec![-1, 99])),
+                ("equation".to_string(), Attr::Str("é->->".into())),
+            ])
             .collect(),
     ];
     let mut made = 0;

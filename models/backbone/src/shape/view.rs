@@ -1,6 +1,7 @@
 //! Reading the elements of small tensors by position.
 
 use super::{Dim, Fact, MAX_VALUE};
+use crate::ir::DType;
 
 /// A tensor whose dimensions and elements are known.
 #[derive(Clone, Copy)]
@@ -58,10 +59,29 @@ pub(super) fn fill(shape: &[Dim], mut element: impl FnMut(&[usize]) -> Option<Di
     Some(value)
 }
 
-/// Keeps a value only where the dimensions allow it.
+/// Whole numbers beyond this are not all 32-bit floats.
+const MAX_WHOLE: i64 = 1 << 24;
+
+/// The floats as integers, if all are whole and exact.
+pub(super) fn whole(floats: &[f32]) -> Option<Vec<i64>> {
+    let exact = |x: f32| (x.fract() == 0.0 && x.abs() <= MAX_WHOLE as f32).then_some(x as i64);
+    floats.iter().map(|&x| exact(x)).collect()
+}
+
+/// Whether values of this type are followed: integers, booleans, and floats in which sizes are exact.
+fn is_followed(dtype: DType, value: &[Dim]) -> bool {
+    match dtype {
+        DType::F32 | DType::F64 => {
+            value.iter().all(|x| x.as_known().is_none_or(|x| (-MAX_WHOLE..=MAX_WHOLE).contains(&x)))
+        }
+        _ => !dtype.is_float(),
+    }
+}
+
+/// Keeps a value only where the dimensions and the type allow it.
 pub(super) fn drop_impossible_value(fact: &mut Fact) {
     let len = fact.shape.as_deref().and_then(small).map(|sizes| sizes.iter().product::<usize>());
-    if fact.value.as_ref().is_some_and(|value| Some(value.len()) != len) || fact.dtype.is_none_or(|d| d.is_float()) {
-        fact.value = None;
-    }
+    let dtype = fact.dtype;
+    let fits = |value: &Vec<Dim>| Some(value.len()) == len && dtype.is_some_and(|dtype| is_followed(dtype, value));
+    fact.value = fact.value.take().filter(fits);
 }

@@ -17,7 +17,7 @@ pub(super) enum Op {
     Trunc,
     Min,
     Max,
-    /// The size two broadcast sizes give: `b` if `a` is 1, else `a`.
+    /// The size that several sizes broadcast to: the one that is not 1.
     Broadcast,
     /// 1 if `a = b`, else 0.
     Equal,
@@ -109,7 +109,7 @@ impl Atom {
                     (Op::Trunc, [a, b]) => a.trunc_div(b),
                     (Op::Min, [a, b]) => a.min(b),
                     (Op::Max, [a, b]) => a.max(b),
-                    (Op::Broadcast, [a, b]) => a.broadcast(b),
+                    (Op::Broadcast, sizes) => sizes.iter().fold(Dim::known(1), |size, next| size.broadcast(next)),
                     (Op::Equal, [a, b]) => a.equal(b),
                     (Op::Less, [a, b]) => a.less(b),
                     (Op::Select, [a, b, c]) => a.select(b, c),
@@ -158,7 +158,8 @@ impl Op {
         let lows: Vec<Option<i64>> = args.iter().map(Dim::lower_bound).collect();
         match (self, lows.as_slice()) {
             (Op::Floor | Op::Trunc, [Some(a), Some(b)]) if *a >= 0 && *b >= 1 => Some(0),
-            (Op::Min | Op::Broadcast, [Some(a), Some(b)]) => Some(*a.min(b)),
+            (Op::Min, [Some(a), Some(b)]) => Some(*a.min(b)),
+            (Op::Broadcast, lows) => lows.iter().copied().min().flatten(),
             (Op::Max, [a, b]) => a.max(b).to_owned(),
             (Op::Equal | Op::Less, _) => Some(0),
             (Op::Select, [_, Some(b), Some(c)]) => Some(*b.min(c)),

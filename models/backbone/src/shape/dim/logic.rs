@@ -44,23 +44,26 @@ impl Dim {
 
     /// The size that two sizes broadcast to, given that they do.
     pub fn broadcast(&self, other: &Dim) -> Dim {
-        let one = Some(1);
-        if self == other || other.as_known() == one {
-            return self.clone();
+        let mut sizes: Vec<Dim> = Vec::new();
+        for size in self.broadcast_parts().into_iter().chain(other.broadcast_parts()) {
+            if size.as_known() == Some(1) || sizes.iter().any(|kept| implies(kept, size)) {
+                continue;
+            }
+            sizes.retain(|kept| !implies(size, kept));
+            sizes.push(size.clone());
         }
-        if self.as_known() == one {
-            return other.clone();
+        sizes.sort_by(|a, b| a.terms.cmp(&b.terms));
+        match sizes.len() {
+            0 => Dim::known(1),
+            1 => sizes.swap_remove(0),
+            _ => Dim::of_atom(Atom::op(Op::Broadcast, sizes)),
         }
-        // A number other than 1 is the result; so is a size of 2 or more, and the larger of two positive ones.
-        let wins = |a: &Dim, b: &Dim| {
-            a.as_known().is_some() || a.at_least(2) || (b.is_positive() && b.at_most(a))
-        };
-        if wins(self, other) {
-            self.clone()
-        } else if wins(other, self) {
-            other.clone()
-        } else {
-            self.commutative(Op::Broadcast, other)
+    }
+
+    fn broadcast_parts(&self) -> Vec<&Dim> {
+        match self.as_atom().and_then(|atom| atom.args(Op::Broadcast)) {
+            Some(parts) => parts.iter().collect(),
+            None => vec![self],
         }
     }
 
@@ -116,4 +119,10 @@ impl Dim {
         args.sort_by(|a, b| a.terms.cmp(&b.terms));
         Dim::of_atom(Atom::op(op, args))
     }
+}
+
+/// Whether `a` is the size that `a` and `b` broadcast to: a number other than 1 and a size of 2 or more are, and the
+/// larger of two positive sizes.
+fn implies(a: &Dim, b: &Dim) -> bool {
+    a == b || a.as_known().is_some_and(|a| a != 1) || a.at_least(2) || (b.is_positive() && b.at_most(a))
 }

@@ -175,6 +175,8 @@ fn broadcasting_decides_what_validity_implies() {
     // A table cut to the length: shorter only if the length is 1 anyway.
     assert_eq!(s.min(&n(64)).broadcast(&s), s);
     assert_eq!(s.broadcast(&k), k.broadcast(&s));
+    assert_eq!(s.broadcast(&k).broadcast(&s), s.broadcast(&k));
+    assert_eq!(s.broadcast(&k).broadcast(&n(8)), n(8));
     let at = HashMap::from([("s".to_string(), 1), ("k".to_string(), 7)]);
     assert_eq!(s.broadcast(&k).eval(&at), Some(7));
 }
