@@ -47,6 +47,9 @@ pub(super) fn gather(b: &mut Builder, call: &Call<'_>) -> Grads {
             let axes = b.ints(&[axis as i64]);
             row = b.op("Unsqueeze", &[dy, &axes], &[]);
         }
+        if position.unsigned_abs() > i32::MAX as u64 {
+            return Err(call.error(format!("its index {position} lies outside its input; the model is malformed")));
+        }
         let extent = Length::of_axis(b, x, axis);
         let margins = if *position >= 0 {
             (Length::Known(*position), extent.plus(b, &Length::Known(position + 1), -1))

@@ -8,6 +8,8 @@ use crate::vjp::VjpError;
 
 /// Ends at or beyond this mean "to the end".
 const TO_THE_END: i64 = i32::MAX as i64;
+/// Starts at or below this mean "from the start".
+const FROM_THE_START: i64 = -TO_THE_END;
 
 /// A length along an axis: a number, or a tensor of one integer.
 #[derive(Clone)]
@@ -104,7 +106,7 @@ pub(super) fn slice(b: &mut Builder, call: &Call<'_>) -> Grads {
 
     let mut margins = Vec::new();
     for (i, &axis) in axes.iter().enumerate() {
-        let start = starts.as_ref().map(|s| s[i]);
+        let start = starts.as_ref().map(|s| if s[i] <= FROM_THE_START { 0 } else { s[i] });
         let end = ends.as_ref().map(|e| e[i]);
         let extent = b.facts.shape(x).and_then(|dims| dims.get(axis)?.as_known());
         let (before, after) = match (start, end, extent) {
@@ -114,7 +116,7 @@ pub(super) fn slice(b: &mut Builder, call: &Call<'_>) -> Grads {
                 (Length::Known(start), Length::Known(extent - end.max(start)))
             }
             (Some(start @ 0..), Some(TO_THE_END..), _) => (Length::Known(start), Length::Known(0)),
-            (Some(start @ 0..), Some(end @ ..0), _) => (Length::Known(start), Length::Known(-end)),
+            (Some(start @ 0..), Some(end @ FROM_THE_START..0), _) => (Length::Known(start), Length::Known(-end)),
             _ => margins_at_run_time(b, call, (i, axis), start)?,
         };
         margins.push((axis, before, after));
