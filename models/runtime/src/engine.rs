@@ -38,6 +38,11 @@ pub trait Engine: Send + Sync {
     /// # Errors
     /// When the model cannot be read or holds an operator the engine lacks.
     fn load(&self, model: &Model, options: &SessionOptions) -> Result<Box<dyn Session>, EngineError>;
+
+    /// Whether `If` runs one of its branches alone, so that one session serves training and evaluation.
+    fn conditionals(&self) -> bool {
+        true
+    }
 }
 
 /// A model ready to run.
@@ -47,6 +52,11 @@ pub trait Session: Send {
     /// # Errors
     /// When an input is missing or misshapen, an output is unknown, or an operator fails.
     fn run(&mut self, inputs: &[(&str, &Tensor)], outputs: &[&str]) -> Result<Vec<Tensor>, EngineError>;
+
+    /// Where the model's nodes were placed, for people: `CPU`, `CPU (3 nodes), CUDA (412 nodes)`.
+    fn placement(&self) -> String {
+        "CPU".into()
+    }
 }
 
 /// Why an engine could not do what it was asked.

@@ -1,15 +1,19 @@
 //! Engines that run ONNX graphs.
 //!
 //! An [`Engine`] turns a [`Model`] into a [`Session`]; a session runs it. Two engines exist: ONNX Runtime, loaded at
-//! run time from a library found on the machine, and tract, which is always there.
+//! run time from a library found on the machine, and tract, which is always there. [`select`] picks one.
 #![forbid(unsafe_code)]
 
 pub mod engine;
+pub mod ort_engine;
+pub mod select;
 pub mod tensor;
 pub mod tract_engine;
 
 pub use engine::{Engine, EngineError, Model, Session, SessionOptions};
+pub use ort_engine::OrtEngine;
 /// Encoding and decoding of [`proto`] messages (`prost::Message`).
 pub use prost;
+pub use select::{EngineChoice, EngineConfig, Provider, SelectError, select};
 pub use tensor::Tensor;
-pub use tract_engine::proto;
+pub use tract_engine::{TractEngine, proto};

@@ -1,0 +1,181 @@
+//! Which engine to use.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::Engine;
+use crate::ort_engine::{LibraryError, OrtEngine, OrtOptions};
+use crate::tract_engine::TractEngine;
+
+/// The engine asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EngineChoice {
+    /// ONNX Runtime where its library is found, tract elsewhere.
+    #[default]
+    Auto,
+    /// ONNX Runtime or nothing.
+    Ort,
+    /// tract.
+    Tract,
+}
+
+/// Where ONNX Runtime runs a model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Provider {
+    /// On the CPU.
+    #[default]
+    Cpu,
+    /// On an NVIDIA GPU.
+    Cuda,
+    /// On an NVIDIA GPU, through TensorRT.
+    TensorRt,
+}
+
+/// The engine's settings.
+#[derive(Clone, Debug, Default)]
+pub struct EngineConfig {
+    /// The engine asked for.
+    pub choice: EngineChoice,
+    /// ONNX Runtime's library, or a folder that holds it.
+    pub library: Option<PathBuf>,
+    /// Where ONNX Runtime runs a model.
+    pub provider: Provider,
+    /// Threads inside one operator, for sessions that do not say themselves; 0 lets the engine choose.
+    pub threads: usize,
+}
+
+/// Why no engine can be had.
+#[derive(Debug, thiserror::Error)]
+pub enum SelectError {
+    /// ONNX Runtime was asked for and cannot be had.
+    #[error(transparent)]
+    Library(#[from] LibraryError),
+    /// The provider needs ONNX Runtime.
+    #[error("tract runs on the CPU alone: for {provider} choose the engine ort")]
+    TractOnGpu {
+        /// The provider asked for.
+        provider: Provider,
+    },
+    /// The library lacks the provider.
+    #[error("the ONNX Runtime library {library} was built without {provider}", library = library.display())]
+    ProviderMissing {
+        /// The library.
+        library: PathBuf,
+        /// The provider asked for.
+        provider: Provider,
+    },
+}
+
+/// The engine `config` asks for.
+///
+/// # Errors
+/// When ONNX Runtime is asked for, by name or through a provider, and its library is missing, broken or built without
+/// the provider; when a library is named and broken.
+pub fn select(config: &EngineConfig) -> Result<Box<dyn Engine>, SelectError> {
+    let on_gpu = config.provider != Provider::Cpu;
+    let tract = || Box::new(TractEngine::new(config.threads)) as Box<dyn Engine>;
+    if config.choice == EngineChoice::Tract {
+        return if on_gpu { Err(SelectError::TractOnGpu { provider: config.provider }) } else { Ok(tract()) };
+    }
+    let options = OrtOptions {
+        library: config.library.clone(),
+        provider: config.provider,
+        threads: config.threads,
+        ..OrtOptions::default()
+    };
+    match OrtEngine::new(options) {
+        Ok(engine) if engine.has_provider() => Ok(Box::new(engine)),
+        Ok(engine) => Err(SelectError::ProviderMissing { library: engine.library().into(), provider: config.provider }),
+        Err(LibraryError::NotFound) if config.choice == EngineChoice::Auto && !on_gpu => Ok(tract()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A word that stands for no setting.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{word}` is not one of {known}")]
+pub struct UnknownWord {
+    word: String,
+    known: &'static str,
+}
+
+impl FromStr for EngineChoice {
+    type Err = UnknownWord;
+
+    fn from_str(word: &str) -> Result<Self, UnknownWord> {
+        match word {
+            "auto" => Ok(EngineChoice::Auto),
+            "ort" => Ok(EngineChoice::Ort),
+            "tract" => Ok(EngineChoice::Tract),
+            _ => Err(UnknownWord { word: word.into(), known: "auto, ort, tract" }),
+        }
+    }
+}
+
+impl fmt::Display for EngineChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            EngineChoice::Auto => "auto",
+            EngineChoice::Ort => "ort",
+            EngineChoice::Tract => "tract",
+        })
+    }
+}
+
+impl FromStr for Provider {
+    type Err = UnknownWord;
+
+    fn from_str(word: &str) -> Result<Self, UnknownWord> {
+        match word {
+            "cpu" => Ok(Provider::Cpu),
+            "cuda" => Ok(Provider::Cuda),
+            "tensorrt" => Ok(Provider::TensorRt),
+            _ => Err(UnknownWord { word: word.into(), known: "cpu, cuda, tensorrt" }),
+        }
+    }
+}
+
+impl fmt::Display for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Provider::Cpu => "CPU",
+            Provider::Cuda => "CUDA",
+            Provider::TensorRt => "TensorRT",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn words_stand_for_settings() {
+        assert_eq!("ort".parse(), Ok(EngineChoice::Ort));
+        assert_eq!("tensorrt".parse(), Ok(Provider::TensorRt));
+        let error = "onnx".parse::<EngineChoice>().unwrap_err();
+        assert_eq!(error.to_string(), "`onnx` is not one of auto, ort, tract");
+    }
+
+    #[test]
+    fn tract_is_always_there() {
+        let config = EngineConfig { choice: EngineChoice::Tract, ..EngineConfig::default() };
+        assert!(select(&config).unwrap().name().starts_with("tract "));
+    }
+
+    #[test]
+    fn tract_refuses_a_gpu() {
+        let config = EngineConfig { choice: EngineChoice::Tract, provider: Provider::Cuda, ..EngineConfig::default() };
+        let error = select(&config).err().unwrap().to_string();
+        assert_eq!(error, "tract runs on the CPU alone: for CUDA choose the engine ort");
+    }
+
+    #[test]
+    fn a_named_library_that_is_missing_is_an_error_even_for_auto() {
+        let config = EngineConfig { library: Some("/nowhere/libonnxruntime.so".into()), ..EngineConfig::default() };
+        let error = select(&config).err().unwrap().to_string();
+        assert!(error.contains("/nowhere/libonnxruntime.so"), "{error}");
+    }
+}

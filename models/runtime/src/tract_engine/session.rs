@@ -1,0 +1,157 @@
+//! Running a model on tract.
+
+use std::collections::{HashMap, HashSet};
+
+use prost::Message;
+use tract_linalg::multithread::Executor;
+use tract_onnx::model::{Onnx, ParseResult};
+use tract_onnx::pb;
+use tract_onnx::prelude::*;
+use tract_onnx::tract_core::internal::{TractErrorContext, bail, ensure};
+use tract_onnx::tract_core::runtime::{RunOptions, Runnable};
+use tract_onnx::tract_hir::infer::InferenceModelExt;
+
+use super::convert::{datum_type, from_tract, into_tract};
+use super::plans::{Constants, Key, Plan, Plans};
+use super::{guard, lower_for_tract};
+use crate::{EngineError, Model, Session};
+
+/// A model ready to run on tract.
+pub(super) struct TractSession {
+    engine: String,
+    /// The graph as read, shapes open; plans are made from copies that share its constants.
+    graph: InferenceModel,
+    inputs: Vec<(String, OutletId)>,
+    outputs: HashMap<String, OutletId>,
+    executor: Executor,
+    plans: Plans,
+    constants: Constants,
+}
+
+impl TractSession {
+    pub(super) fn new(engine: String, model: &Model, executor: Executor, low_memory: bool) -> TractResult<Self> {
+        let mut proto = pb::ModelProto::decode(model.bytes.as_slice()).context("the bytes are not an ONNX model")?;
+        lower_for_tract(&mut proto, model.weights_dir.as_deref())?;
+        let weights_dir = match &model.weights_dir {
+            Some(dir) => Some(dir.to_str().context("the weights folder's name is not UTF-8")?),
+            None => None,
+        };
+        let output_names: Vec<String> =
+            proto.graph.iter().flat_map(|g| g.output.iter().map(|o| o.name.clone())).collect();
+        let framework = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_types(true);
+        let mut lacking = Vec::new();
+        if let Some(graph) = &proto.graph {
+            lacking_operators(graph, &framework, &mut lacking);
+        }
+        ensure!(lacking.is_empty(), "tract has no {}", lacking.join(", "));
+        let ParseResult { model: graph, unresolved_inputs, outlets_by_name } = framework.parse(&proto, weights_dir)?;
+        ensure!(unresolved_inputs.is_empty(), "no node or input makes {}", unresolved_inputs.join(", "));
+        let inputs = graph.input_outlets()?.iter().map(|o| (graph.node(o.node).name.clone(), *o)).collect();
+        let outputs = output_names.into_iter().filter_map(|name| Some((name.clone(), *outlets_by_name.get(&name)?)));
+        let outputs = outputs.collect();
+        let plans = Plans::new(if low_memory { 4 } else { 16 });
+        Ok(TractSession { engine, graph, inputs, outputs, executor, plans, constants: Constants::default() })
+    }
+
+    fn try_run(&mut self, inputs: &[(&str, &crate::Tensor)], outputs: &[&str]) -> TractResult<Vec<crate::Tensor>> {
+        let mut given: Vec<(usize, &crate::Tensor)> = Vec::with_capacity(inputs.len());
+        for (name, tensor) in inputs {
+            let at = self.inputs.iter().position(|(known, _)| known == name);
+            let known = || self.inputs.iter().map(|(n, _)| n.as_str()).collect::<Vec<_>>().join(", ");
+            given.push((at.with_context(|| format!("the model has no input `{name}`; it has {}", known()))?, tensor));
+        }
+        given.sort_by_key(|(at, _)| *at);
+        let key = Key {
+            inputs: given.iter().map(|(at, tensor)| (*at, tensor.shape().to_vec())).collect(),
+            outputs: outputs.iter().map(|name| name.to_string()).collect(),
+        };
+        let Self { graph, inputs: known, outputs: known_outputs, executor, plans, constants, .. } = self;
+        let plan = plans.get(key, || prepare(graph, known, known_outputs, &given, outputs, executor, constants))?;
+        let tensors: HashMap<usize, &crate::Tensor> = given.into_iter().collect();
+        let values = plan.inputs.iter().map(|at| into_tract(tensors[at])).collect::<TractResult<TVec<TValue>>>()?;
+        plan.state.run(values)?.iter().map(from_tract).collect()
+    }
+}
+
+impl Session for TractSession {
+    fn run(&mut self, inputs: &[(&str, &crate::Tensor)], outputs: &[&str]) -> Result<Vec<crate::Tensor>, EngineError> {
+        guard(|| self.try_run(inputs, outputs))
+            .map_err(|message| EngineError::Run { engine: self.engine.clone(), message })
+    }
+}
+
+/// Adds the operators of `graph` and of its branches that tract does not know, each with a node that asks for it.
+fn lacking_operators(graph: &pb::GraphProto, framework: &Onnx, lacking: &mut Vec<String>) {
+    for node in &graph.node {
+        let prefix = format!("{} (", node.op_type);
+        if !framework.op_register.0.contains_key(&node.op_type) && !lacking.iter().any(|l| l.starts_with(&prefix)) {
+            lacking.push(format!("{prefix}node `{}`)", node.name));
+        }
+        for branch in node.attribute.iter().filter_map(|a| a.g.as_ref()) {
+            lacking_operators(branch, framework, lacking);
+        }
+    }
+}
+
+/// Makes the shapes numbers, keeps what `outputs` need, optimises.
+fn prepare(
+    graph: &InferenceModel,
+    inputs: &[(String, OutletId)],
+    known_outputs: &HashMap<String, OutletId>,
+    given: &[(usize, &crate::Tensor)],
+    outputs: &[&str],
+    executor: &Executor,
+    constants: &mut Constants,
+) -> TractResult<Plan> {
+    let mut model = graph.clone();
+    let known = || known_outputs.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+    let wanted = outputs
+        .iter()
+        .map(|name| {
+            known_outputs
+                .get(*name)
+                .copied()
+                .with_context(|| format!("the model has no output `{name}`; it has {}", known()))
+        })
+        .collect::<TractResult<Vec<_>>>()?;
+    let needed = needed_nodes(&model, &wanted);
+    let missing = inputs
+        .iter()
+        .enumerate()
+        .find(|(at, (_, outlet))| needed.contains(&outlet.node) && !given.iter().any(|(g, _)| g == at));
+    if let Some((_, (name, _))) = missing {
+        bail!("the input `{name}` is missing");
+    }
+    let used: Vec<_> = given.iter().filter(|(at, _)| needed.contains(&inputs[*at].1.node)).collect();
+    for (at, tensor) in &used {
+        let (name, outlet) = &inputs[*at];
+        let declared = model.outlet_fact(*outlet)?;
+        let fact = InferenceFact::dt_shape(datum_type(tensor), tensor.shape());
+        ensure!(
+            declared.compatible_with(&fact),
+            "the input `{name}` is {:?} of shape {:?}, the model takes {declared:?}",
+            datum_type(tensor),
+            tensor.shape()
+        );
+        model.set_outlet_fact(*outlet, fact)?;
+    }
+    model.set_input_outlets(&used.iter().map(|(at, _)| inputs[*at].1).collect::<Vec<_>>())?;
+    model.select_output_outlets(&wanted)?;
+    let mut model = model.into_compact()?.into_optimized()?;
+    constants.share(&mut model);
+    let options = RunOptions { executor: Some(executor.clone()), ..RunOptions::default() };
+    let runnable = TypedSimplePlan::new_with_options(model, &options)?;
+    Ok(Plan { state: Runnable::spawn(&runnable)?, inputs: used.iter().map(|(at, _)| *at).collect() })
+}
+
+/// The nodes `outlets` depend on.
+fn needed_nodes(model: &InferenceModel, outlets: &[OutletId]) -> HashSet<usize> {
+    let mut needed = HashSet::new();
+    let mut waiting: Vec<usize> = outlets.iter().map(|o| o.node).collect();
+    while let Some(node) = waiting.pop() {
+        if needed.insert(node) {
+            waiting.extend(model.node(node).inputs.iter().map(|o| o.node));
+        }
+    }
+    needed
+}
