@@ -112,7 +112,7 @@ impl Facts {
         for output in &node.outputs {
             let mut fact = facts.next().unwrap_or_default();
             if !output.is_empty() {
-                view::drop_impossible_value(&mut fact);
+                view::drop_impossible(&mut fact);
                 self.facts.insert(output.clone(), fact);
             }
         }

@@ -78,8 +78,12 @@ fn is_followed(dtype: DType, value: &[Dim]) -> bool {
     }
 }
 
-/// Keeps a value only where the dimensions and the type allow it.
-pub(super) fn drop_impossible_value(fact: &mut Fact) {
+/// No engine has tensors of more dimensions.
+const MAX_RANK: usize = 64;
+
+/// Keeps dimensions only of a rank that exists, and a value only where the dimensions and the type allow it.
+pub(super) fn drop_impossible(fact: &mut Fact) {
+    fact.shape = fact.shape.take().filter(|shape| shape.len() <= MAX_RANK);
     let len = fact.shape.as_deref().and_then(small).map(|sizes| sizes.iter().product::<usize>());
     let dtype = fact.dtype;
     let fits = |value: &Vec<Dim>| Some(value.len()) == len && dtype.is_some_and(|dtype| is_followed(dtype, value));

@@ -69,10 +69,9 @@ impl Dim {
 
     /// `self / divisor` rounded towards zero, as ONNX divides integers.
     pub fn trunc_div(&self, divisor: &Dim) -> Dim {
-        if let (Some(a), Some(b)) = (self.as_known(), divisor.as_known()) {
-            if let Some(quotient) = a.checked_div(b) {
-                return Dim::known(quotient);
-            }
+        let numbers = self.as_known().zip(divisor.as_known());
+        if let Some(quotient) = numbers.and_then(|(a, b)| a.checked_div(b)) {
+            return Dim::known(quotient);
         }
         match self.div_exact(divisor) {
             Some(quotient) => quotient,
