@@ -57,59 +57,65 @@ pub struct Svd<T> {
     pub vt: Array2<T>,
 }
 
-/// Singular value decomposition without the null space. Values that are not finite come out as they fall; nothing hangs.
+/// Singular value decomposition without the null space; f32 is decomposed in f64. Values that are not finite come out
+/// as they fall; nothing hangs.
 pub fn svd<T: Scalar>(matrix: ArrayView2<'_, T>) -> Svd<T> {
     if matrix.nrows() < matrix.ncols() {
         let Svd { u, s, vt } = svd(matrix.t());
         return Svd { u: vt.t().to_owned(), s, vt: u.t().to_owned() };
     }
-    let (q, r) = qr(matrix);
-    let n = r.nrows();
+    let Svd { u, s, vt } = jacobi(&matrix.mapv(T::wide), T::epsilon().wide());
+    Svd { u: u.mapv(T::of), s: s.mapv(T::of), vt: vt.mapv(T::of) }
+}
+
+/// The SVD of m x n with m >= n, whose values carry a relative error of `precision`.
+fn jacobi(matrix: &Array2<f64>, precision: f64) -> Svd<f64> {
+    let (q, r) = qr(matrix.view());
+    let (m, n) = matrix.dim();
     // Rows of `w` are the columns of R, rotated until orthogonal; rows of `v` gather the rotations: R V = W.
     let mut w = r.t().to_owned();
-    let mut v: Array2<T> = Array2::eye(n);
-    let noise = T::epsilon() * T::of(matrix.nrows() as f64);
-    let scale = w.iter().fold(T::zero(), |sum, &x| sum + x * x);
+    let mut v: Array2<f64> = Array2::eye(n);
+    let norm = w.iter().map(|x| x * x).sum::<f64>().sqrt();
+    // How rounding errors grow with the length of a sum.
+    let angle = f64::EPSILON * (m as f64).sqrt();
     for _ in 0..SWEEPS {
         let mut rotated = false;
         for p in 0..n {
             for q in p + 1..n {
-                rotated |= orthogonalise(&mut w, &mut v, p, q, noise, scale);
+                rotated |= orthogonalise(&mut w, &mut v, p, q, f64::EPSILON * norm, angle);
             }
         }
         if !rotated {
             break;
         }
     }
-    let lengths: Vec<T> = w.rows().into_iter().map(|row| row.dot(&row).sqrt()).collect();
+    let lengths: Vec<f64> = w.rows().into_iter().map(|row| row.dot(&row).sqrt()).collect();
     let mut order: Vec<usize> = (0..n).collect();
-    order.sort_by(|&a, &b| lengths[b].wide().total_cmp(&lengths[a].wide()));
-    let largest = lengths[order[0]];
-    let rank = order.iter().take_while(|&&i| lengths[i] > noise * largest).count();
+    order.sort_by(|&a, &b| lengths[b].total_cmp(&lengths[a]));
+    let cut_off = 8.0 * angle.max(precision) * norm;
+    let rank = order.iter().take_while(|&&i| lengths[i] > cut_off).count();
     if rank == 0 {
         // The zero matrix: any direction will do.
-        let unit = |length| Array2::from_shape_fn((length, 1), |(i, _)| if i == 0 { T::one() } else { T::zero() });
-        return Svd { u: unit(matrix.nrows()), s: Array1::from_elem(1, largest), vt: unit(n).t().to_owned() };
+        let unit = |length| Array2::from_shape_fn((length, 1), |(i, _)| if i == 0 { 1.0 } else { 0.0 });
+        return Svd { u: unit(m), s: Array1::from_elem(1, lengths[order[0]]), vt: unit(n).t().to_owned() };
     }
     order.truncate(rank);
-    let s: Array1<T> = order.iter().map(|&i| lengths[i]).collect();
+    let s: Array1<f64> = order.iter().map(|&i| lengths[i]).collect();
     let directions = w.select(Axis(0), &order) / s.view().insert_axis(Axis(1));
     Svd { u: q.dot(&directions.t()), s, vt: v.select(Axis(0), &order) }
 }
 
-/// Rotates rows `p` and `q` to be orthogonal; false if they are, or if one is rounding noise.
-fn orthogonalise<T: Scalar>(w: &mut Array2<T>, v: &mut Array2<T>, p: usize, q: usize, noise: T, scale: T) -> bool {
+/// Rotates rows `p` and `q` to be orthogonal; false if they are to within `angle`, or if one is no longer than `noise`.
+fn orthogonalise(w: &mut Array2<f64>, v: &mut Array2<f64>, p: usize, q: usize, noise: f64, angle: f64) -> bool {
     let (row_p, row_q) = (w.row(p), w.row(q));
     let (pp, qq, pq) = (row_p.dot(&row_p), row_q.dot(&row_q), row_p.dot(&row_q));
-    let negligible = noise * noise * scale;
-    let apart = pp > negligible && qq > negligible && pq.abs() > T::epsilon() * pp.sqrt() * qq.sqrt();
+    let apart = pp > noise * noise && qq > noise * noise && pq.abs() > angle * pp.sqrt() * qq.sqrt();
     if !apart {
         return false;
     }
-    let zeta = (qq - pp) / (pq + pq);
-    let sign = if zeta < T::zero() { -T::one() } else { T::one() };
-    let tangent = sign / (zeta.abs() + (T::one() + zeta * zeta).sqrt());
-    let cosine = T::one() / (T::one() + tangent * tangent).sqrt();
+    let zeta = (qq - pp) / (2.0 * pq);
+    let tangent = 1f64.copysign(zeta) / (zeta.abs() + (1.0 + zeta * zeta).sqrt());
+    let cosine = 1.0 / (1.0 + tangent * tangent).sqrt();
     let sine = cosine * tangent;
     for matrix in [w, v] {
         let (mut before, mut from_q) = matrix.view_mut().split_at(Axis(0), q);

@@ -2,8 +2,8 @@
 
 use ndarray::{Array2, ArrayView2, Axis, Slice};
 
-use super::TtMatrix;
 use super::matrix::{fold, reshape, unfold_left, unfold_right};
+use super::{TtMatrix, TtShape};
 use crate::Scalar;
 use crate::config::Rank;
 use crate::error::{Error, Result};
@@ -80,8 +80,9 @@ impl<T: Scalar> TtMatrix<T> {
     /// # Errors
     /// Modes that do not multiply to the matrix's sides at the cut.
     pub fn from_dense(matrix: ArrayView2<'_, T>, modes: &CutModes, truncation: &Truncation) -> Result<Rounded<T>> {
-        let CutModes { modes, cut } = modes;
-        if crate::modes::cut(modes, matrix.nrows(), matrix.ncols()).is_none_or(|found| found.cut != *cut) {
+        let shape = TtShape::new(modes.clone(), &vec![1; modes.modes.len().saturating_sub(1)])?;
+        let (modes, cut) = (shape.modes(), shape.cut());
+        if (shape.rows(), shape.columns()) != matrix.dim() {
             let reason = format!("{modes:?} cut at {cut} do not multiply to {} x {}", matrix.nrows(), matrix.ncols());
             return Err(Error::config("modes", reason));
         }
@@ -101,7 +102,7 @@ impl<T: Scalar> TtMatrix<T> {
         }
         let last = (rest.nrows(), rest.ncols(), 1);
         cores.push(fold(rest, last));
-        Ok(Rounded { tt: TtMatrix::from_cores(cores, *cut)?, error: discarded.sqrt(), norm })
+        Ok(Rounded { tt: TtMatrix::from_cores(cores, cut)?, error: discarded.sqrt(), norm })
     }
 
     /// The train rounded to smaller ranks: a QR sweep from the right, an SVD sweep from the left. The truncations are

@@ -50,7 +50,7 @@ proptest! {
     fn sums_and_multiples_are_those_of_the_matrices(shape in shapes(), seed: u64, factor in -3.0f64..3.0) {
         let rng = &mut rng(seed);
         let terms: Vec<TtMatrix<f64>> = (0..3).map(|_| random_tt(&shape, rng)).collect();
-        let dense = terms.iter().fold(Array2::zeros((shape.rows(), shape.columns())), |sum, t| sum + t.dense());
+        let dense = terms.iter().fold(Array2::<f64>::zeros((shape.rows(), shape.columns())), |sum, t| sum + t.dense());
         let sum = TtMatrix::sum(&terms).unwrap();
         prop_assert!(norm(&(sum.dense() - &dense)) <= 1e-12 * norm(&dense).max(1.0));
         for (i, rank) in sum.shape().ranks().iter().enumerate().skip(1).take(shape.modes().len() - 1) {
@@ -137,7 +137,7 @@ proptest! {
             cores[trained] = random_tt::<f64>(&shape, rng).cores()[trained].clone();
             TtMatrix::from_cores(cores, shape.cut()).unwrap()
         }).collect();
-        let mean_of_products = clients.iter().fold(Array2::zeros(base.dense().dim()), |sum, c| sum + c.dense()) / 4.0;
+        let mean_of_products = clients.iter().fold(Array2::<f64>::zeros(base.dense().dim()), |sum, c| sum + c.dense()) / 4.0;
         let mut cores = base.cores().to_vec();
         cores[trained] = clients.iter().fold(cores[trained].clone() * 0.0, |sum, c| sum + &c.cores()[trained]) / 4.0;
         let product_of_means = TtMatrix::from_cores(cores, shape.cut()).unwrap().dense();
@@ -171,6 +171,14 @@ fn singular_values_of_known_matrices() {
     }
     let zero = svd(Array2::<f32>::zeros((4, 3)).view());
     assert_eq!((zero.s.to_vec(), zero.u.dim(), zero.vt.dim()), (vec![0.0], (4, 1), (1, 3)));
+}
+
+#[test]
+fn single_precision_is_exact_to_its_own_rounding() {
+    let matrix = random_matrix::<f32>(384, 64, &mut rng(1));
+    let found = TtMatrix::from_dense(matrix.view(), &modes::automatic(384, 64), &Truncation::default()).unwrap();
+    assert_eq!(found.tt.shape().ranks(), [1, 6, 48, 64, 8, 1]);
+    assert!(norm(&(found.tt.dense() - &matrix)) <= 1e-6 * norm(&matrix));
 }
 
 #[test]
