@@ -11,6 +11,9 @@ use cases::all_cases;
 use check::{Knowledge, check, engines, forward};
 use fedtt_backbone::vjp::differentiable;
 
+/// Cases whose forward operator an engine lacks.
+const LACKING: &[(&str, &str)] = &[("tract", "8-bit MatMulNBits")];
+
 #[test]
 fn gradients_match_finite_differences() {
     let mut failures = Vec::new();
@@ -18,7 +21,8 @@ fn gradients_match_finite_differences() {
     for engine in engines() {
         for case in all_cases() {
             for knowledge in [Knowledge::Known, Knowledge::Symbols, Knowledge::Unknown] {
-                if knowledge > case.least {
+                let lacking = LACKING.iter().any(|(e, c)| engine.name().starts_with(e) && *c == case.name);
+                if knowledge > case.least || lacking {
                     continue;
                 }
                 checked += 1;
