@@ -1,5 +1,6 @@
 //! The embedded engine, and the only place that names tract.
 
+mod casts;
 mod convert;
 mod lower;
 mod plans;

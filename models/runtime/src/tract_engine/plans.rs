@@ -61,9 +61,6 @@ impl Plans {
 pub(super) struct Constants(HashMap<u64, Vec<Weak<Tensor>>>);
 
 impl Constants {
-    /// Constants below this many bytes are not worth comparing.
-    const WORTHWHILE: usize = 1024;
-
     /// Replaces the constants of `model` that are held already.
     pub(super) fn share(&mut self, model: &mut TypedModel) {
         self.0.retain(|_, held| {

@@ -9,11 +9,11 @@ use tract_onnx::pb;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::internal::{TractErrorContext, bail, ensure};
 use tract_onnx::tract_core::runtime::{RunOptions, Runnable};
-use tract_onnx::tract_hir::infer::InferenceModelExt;
+use tract_onnx::tract_hir::infer::{Factoid, InferenceModelExt};
 
 use super::convert::{datum_type, from_tract, into_tract};
 use super::plans::{Constants, Key, Plan, Plans};
-use super::{guard, lower_for_tract};
+use super::{casts, guard, lower_for_tract};
 use crate::{EngineError, Model, Session};
 
 /// A model ready to run on tract.
@@ -38,7 +38,8 @@ impl TractSession {
         };
         let output_names: Vec<String> =
             proto.graph.iter().flat_map(|g| g.output.iter().map(|o| o.name.clone())).collect();
-        let framework = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_types(true);
+        let mut framework = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_types(true);
+        casts::register(&mut framework.op_register);
         let mut lacking = Vec::new();
         if let Some(graph) = &proto.graph {
             lacking_operators(graph, &framework, &mut lacking);
@@ -128,7 +129,7 @@ fn prepare(
         let declared = model.outlet_fact(*outlet)?;
         let fact = InferenceFact::dt_shape(datum_type(tensor), tensor.shape());
         ensure!(
-            declared.compatible_with(&fact),
+            takes(declared, &fact),
             "the input `{name}` is {:?} of shape {:?}, the model takes {declared:?}",
             datum_type(tensor),
             tensor.shape()
@@ -142,6 +143,16 @@ fn prepare(
     let options = RunOptions { executor: Some(executor.clone()), ..RunOptions::default() };
     let runnable = TypedSimplePlan::new_with_options(model, &options)?;
     Ok(Plan { state: Runnable::spawn(&runnable)?, inputs: used.iter().map(|(at, _)| *at).collect() })
+}
+
+/// Whether an input declared as one fact, open where it names dimensions, takes the other, which is all numbers.
+fn takes(declared: &InferenceFact, given: &InferenceFact) -> bool {
+    let number = |dim: Option<TDim>| dim.and_then(|d| d.to_i64().ok());
+    let fixed = declared.shape.dims().enumerate().filter_map(|(at, dim)| Some((at, number(dim.concretize())?)));
+    let same_type = declared.datum_type().is_none_or(|kind| given.datum_type() == Some(kind));
+    let same_rank = declared.shape.is_open() || declared.shape.dims().count() == given.shape.dims().count();
+    let given_dims: Vec<_> = given.shape.dims().map(|dim| number(dim.concretize())).collect();
+    same_type && same_rank && fixed.into_iter().all(|(at, dim)| given_dims.get(at) == Some(&Some(dim)))
 }
 
 /// The nodes `outlets` depend on.

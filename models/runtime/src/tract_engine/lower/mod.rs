@@ -1,6 +1,7 @@
 //! Rewrites what tract lacks into what it has, before it reads the graph.
 
 mod constants;
+mod halves;
 mod quantised;
 
 use std::collections::HashSet;
@@ -38,7 +39,9 @@ pub enum LowerError {
 /// When a node to be rewritten is malformed or its constants cannot be read.
 pub fn lower_for_tract(model: &mut ModelProto, weights_dir: Option<&Path>) -> Result<(), LowerError> {
     let Some(graph) = &mut model.graph else { return Ok(()) };
-    lower_graph(graph, &Constants::new(weights_dir))
+    let none = Constants::new(weights_dir);
+    halves::widen(graph, &none)?;
+    lower_graph(graph, &none)
 }
 
 fn lower_graph(graph: &mut GraphProto, outer: &Constants) -> Result<(), LowerError> {
@@ -53,6 +56,11 @@ fn lower_graph(graph: &mut GraphProto, outer: &Constants) -> Result<(), LowerErr
         match node.op_type.as_str() {
             "DequantizeLinear" if quantised::is_beyond_tract(&node, &constants) => {
                 folded.push(quantised::dequantised(&node, &constants)?);
+            }
+            "MatMulNBits" => {
+                let (weight, products) = quantised::product(&node, &constants)?;
+                folded.push(weight);
+                nodes.extend(products);
             }
             _ => nodes.push(node),
         }
@@ -93,7 +101,7 @@ fn collect_names(graph: &GraphProto, names: &mut HashSet<String>) {
 }
 
 /// The integer attribute `name` of `node`.
-fn int(node: &NodeProto, name: &str) -> Option<i64> {
+pub(super) fn int(node: &NodeProto, name: &str) -> Option<i64> {
     node.attribute.iter().find(|a| a.name == name && a.r#type == AttributeType::Int as i32).map(|a| a.i)
 }
 

@@ -1,4 +1,5 @@
-//! Quantised weights that tract cannot dequantise: 4-bit ones and those with a scale per block.
+//! Quantised weights that tract lacks, 4-bit ones and those with a scale per block, or gets wrong: for blocks of 32 its
+//! MatMulNBits rounds the scales to float16.
 
 use super::constants::{Constants, dimensions, integer_bits};
 use super::{LowerError, int, refused};
@@ -67,23 +68,96 @@ pub(super) fn dequantised(node: &NodeProto, constants: &Constants) -> Result<Ten
         (q - zero_point.as_ref().map_or(0, |z| z[group])) as f32 * scales[group]
     };
     let data: Vec<f32> = values.iter().enumerate().map(dequantise).collect();
-    let mut result = TensorProto {
-        name: node.output.first().cloned().unwrap_or_default(),
-        dims: weight.dims.clone(),
-        ..TensorProto::default()
+    Ok(constant_of(node.output.first().cloned().unwrap_or_default(), &weight.dims, &data))
+}
+
+/// The float32 weight [K, N] of a MatMulNBits node (com.microsoft) and the nodes that use it: x W + bias, with
+/// W\[k, n\] = (q\[n, k\] - zero point) * scale, `bits` bits each, one scale for `block_size` entries of a row of q.
+pub(super) fn product(node: &NodeProto, constants: &Constants) -> Result<(TensorProto, Vec<NodeProto>), LowerError> {
+    let size = |name: &str| {
+        let value = int(node, name).and_then(|v| usize::try_from(v).ok()).filter(|v| *v > 0);
+        value.ok_or_else(|| refused(node, format!("needs the attribute {name}")))
     };
-    match DataType::try_from(scale.data_type) {
-        // The result has the scale's type.
-        Ok(DataType::Float16) => {
-            result.data_type = DataType::Float16 as i32;
-            result.raw_data = data.iter().flat_map(|x| half::f16::from_f32(*x).to_le_bytes()).collect();
+    let input = |at: usize| node.input.get(at).filter(|name| !name.is_empty());
+    let constant = |at: usize, what: &str| {
+        let found = input(at).and_then(|name| constants.get(name));
+        found.ok_or_else(|| refused(node, format!("needs {what} as a constant")))
+    };
+    let (k, n, block) = (size("K")?, size("N")?, size("block_size")?);
+    let bits = int(node, "bits").unwrap_or(4);
+    if !matches!(bits, 2 | 4 | 8) {
+        return Err(refused(node, format!("has {bits} bits where 2, 4 and 8 are known")));
+    }
+    if input(4).is_some() {
+        return Err(refused(node, "has a group index (g_idx), which is not known"));
+    }
+    let bits = bits as usize;
+    let per_byte = 8 / bits;
+    let unpack = |bytes: &[i32], at: usize| (bytes[at / per_byte] >> (bits * (at % per_byte))) & ((1 << bits) - 1);
+    let blocks = k.div_ceil(block);
+    let (row_bytes, zero_bytes) = (blocks * block.div_ceil(per_byte), blocks.div_ceil(per_byte));
+    let expect = |what: &str, found: usize, needed: Option<usize>| match needed {
+        Some(needed) if needed == found => Ok(()),
+        _ => Err(refused(node, format!("has {found} {what}, which its shape does not need"))),
+    };
+    let packed = constants.integers(constant(1, "the packed weight")?)?;
+    expect("bytes of weight", packed.len(), n.checked_mul(row_bytes))?;
+    let scales = constants.floats(constant(2, "the scales")?)?;
+    expect("scales", scales.len(), n.checked_mul(blocks))?;
+    let zeros: Vec<f32> = match input(3) {
+        None => vec![(1 << (bits - 1)) as f32; scales.len()],
+        Some(_) => {
+            let tensor = constant(3, "the zero points")?;
+            if tensor.data_type == DataType::Uint8 as i32 {
+                let bytes = constants.integers(tensor)?;
+                expect("bytes of zero points", bytes.len(), n.checked_mul(zero_bytes))?;
+                let row = |row: usize| bytes[row * zero_bytes..][..zero_bytes].to_vec();
+                (0..n).flat_map(|r| (0..blocks).map(move |b| (r, b))).map(|(r, b)| unpack(&row(r), b) as f32).collect()
+            } else {
+                constants.floats(tensor)?
+            }
         }
-        _ => {
-            result.data_type = DataType::Float as i32;
-            result.raw_data = data.iter().flat_map(|x| x.to_le_bytes()).collect();
+    };
+    expect("zero points", zeros.len(), Some(scales.len()))?;
+
+    let mut weight = vec![0.0; k * n];
+    for (row, bytes) in packed.chunks_exact(row_bytes).enumerate() {
+        for at in 0..k {
+            let group = row * blocks + at / block;
+            weight[at * n + row] = (unpack(bytes, at) as f32 - zeros[group]) * scales[group];
         }
     }
-    Ok(result)
+    let output = node.output.first().cloned().unwrap_or_default();
+    let weight = constant_of(format!("{output}.weight"), &[k as i64, n as i64], &weight);
+    let operator = |op: &str, suffix: &str, inputs: [String; 2], output: String| NodeProto {
+        name: format!("{}.{suffix}", if node.name.is_empty() { &output } else { &node.name }),
+        op_type: op.into(),
+        input: inputs.to_vec(),
+        output: vec![output],
+        ..NodeProto::default()
+    };
+    let x = input(0).cloned().ok_or_else(|| refused(node, "has no input"))?;
+    let nodes = match input(5) {
+        None => vec![operator("MatMul", "product", [x, weight.name.clone()], output)],
+        Some(bias) => {
+            let plain = format!("{output}.product");
+            vec![
+                operator("MatMul", "product", [x, weight.name.clone()], plain.clone()),
+                operator("Add", "bias", [plain, bias.clone()], output),
+            ]
+        }
+    };
+    Ok((weight, nodes))
+}
+
+fn constant_of(name: String, dims: &[i64], values: &[f32]) -> TensorProto {
+    TensorProto {
+        name,
+        dims: dims.to_vec(),
+        data_type: DataType::Float as i32,
+        raw_data: values.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        ..TensorProto::default()
+    }
 }
 
 /// Which scale an element has, from its place in the tensor [outer, along, inner].
