@@ -296,6 +296,15 @@ fn weights() -> Vec<Case> {
     let unsigned: Vec<i8> = int4.iter().map(|q| q + 8).collect();
     let block = [("axis", Attr::Int(0)), ("block_size", Attr::Int(16))];
     let n_bits = [("K", Attr::Int(32)), ("N", Attr::Int(4)), ("bits", Attr::Int(4)), ("block_size", Attr::Int(16))];
+    let n_bits_32 = [("K", Attr::Int(32)), ("N", Attr::Int(4)), ("bits", Attr::Int(4)), ("block_size", Attr::Int(32))];
+    let rows_of_32: Vec<f32> =
+        unsigned.iter().enumerate().map(|(i, q)| (f32::from(*q) - (7 + i / 32) as f32) * scales[i / 32]).collect();
+    let y_biased: Vec<f32> = product(&x, &transposed(&rows_of_32, 4, 32), 3, 32, 4)
+        .iter()
+        .enumerate()
+        .map(|(i, y)| y + scale[i % 4])
+        .collect();
+    let y_biased = vec![("y", f32s(&[3, 4], &y_biased))];
     let halves: Vec<half::f16> = numbers(32 * 4, 10).into_iter().map(half::f16::from_f32).collect();
     let floats: Vec<f32> = halves.iter().map(|h| h.to_f32()).collect();
     let half_bytes = halves.iter().flat_map(|h| h.to_le_bytes()).collect();
@@ -397,6 +406,17 @@ fn weights() -> Vec<Case> {
             ],
         ),
         case(
+            "MatMulNBits in blocks of 32 with zero points and a bias",
+            graph(17)
+                .raw("q", DataType::Uint8, &[4, 1, 16], packed(&unsigned))
+                .f32("s", &[4], &scales[..4])
+                .raw("z", DataType::Uint8, &[4, 1], vec![7, 8, 9, 10])
+                .f32("b", &[4], &scale)
+                .node("com.microsoft::MatMulNBits", &["x", "q", "s", "z", "", "b"], &["y"], &n_bits_32),
+            input(),
+            y_biased,
+        ),
+        case(
             "fp16 weight behind a Cast",
             graph(17)
                 .raw("h", DataType::Float16, &[32, 4], half_bytes)
@@ -488,6 +508,19 @@ fn shapes() -> Vec<Case> {
                 .node("Pad", &["a", "pads"], &["y"], &[]),
             input(),
             vec![("y", f32s(&[2, 3, 4], &(0..24).map(|i| if i % 4 == 0 { 0.0 } else { x[i] }).collect::<Vec<_>>()))],
+        ),
+        case(
+            "Slice to an end that is cast to int64 in the graph",
+            graph(17)
+                .i64("from", &[1], &[1])
+                .i64("end", &[], &[i64::MAX])
+                .i64("axis", &[1], &[1])
+                .i64("flat", &[1], &[-1])
+                .node("Cast", &["end"], &["cast"], &[("to", Attr::Int(Int64 as i64))])
+                .node("Reshape", &["cast", "flat"], &["to"], &[])
+                .node("Slice", &["x", "from", "to", "axis"], &["y"], &[]),
+            input(),
+            vec![("y", f32s(&[2, 2, 4], &[&x[4..12], &x[16..]].concat()))],
         ),
         case(
             "Tile, Flatten, ConstantOfShape",
@@ -600,6 +633,18 @@ fn indices() -> Vec<Case> {
                 .node("Mod", &["sum", "three"], &["rest"], &[]),
             vec![("x", i64s(&[2, 3], &[1, 1, 0, 0, 1, 4]))],
             vec![("sum", i64s(&[2, 3], &[1, 2, 2, 0, 1, 5])), ("rest", i64s(&[2, 3], &[1, 2, 2, 0, 1, 2]))],
+        ),
+        case(
+            "positions from a mask: Cast, CumSum, Sub",
+            Graph::new(17)
+                .input("mask", Bool, &["b", "s"])
+                .i64("axis", &[], &[1])
+                .i64("one", &[], &[1])
+                .node("Cast", &["mask"], &["ones"], &[("to", Attr::Int(Int64 as i64))])
+                .node("CumSum", &["ones", "axis"], &["count"], &[])
+                .node("Sub", &["count", "one"], &["y"], &[]),
+            vec![("mask", bools(&[2, 3], &[true, true, false, false, true, true]))],
+            vec![("y", i64s(&[2, 3], &[0, 1, 1, -1, 0, 1]))],
         ),
         case(
             "OneHot of labels",

@@ -101,7 +101,7 @@ fn open(path: &Path) -> Result<Library, String> {
         .with_telemetry(false)
         .build()
         .map_err(|e| e.to_string())?;
-    environment.set_log_level(ort::logging::LogLevel::Error);
+    environment.set_log_level(ort::logging::LogLevel::Fatal);
     let version = library_version(&path).or_else(built_from).unwrap_or_else(|| "of unknown version".into());
     Ok(Library { path, version, environment })
 }

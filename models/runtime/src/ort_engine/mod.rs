@@ -126,7 +126,7 @@ impl OrtEngine {
             .with_prepacking(!options.low_memory)?
             .with_deterministic_compute(self.options.deterministic)?
             .with_config_entry(QUANTISED_PRODUCT_KEY, "1")?
-            .with_log_level(LogLevel::Error)?
+            .with_log_level(LogLevel::Fatal)?
             .with_execution_providers(self.providers())?;
         if let Some(folder) = &model.weights_dir {
             builder = if self.library.takes_weights_folder() {

@@ -69,7 +69,7 @@ impl OrtSession {
             .collect::<ort::Result<Vec<_>>>()
             .map_err(text)?;
         let selected = outputs.iter().fold(OutputSelector::no_default(), |selector, name| selector.with(*name));
-        let options = RunOptions::new().map_err(text)?.with_outputs(selected);
+        let options = run_options()?.with_outputs(selected);
         let results = self.session.run_with_options(values, &options).map_err(text)?;
         collect(&results, outputs)
     }
@@ -84,8 +84,7 @@ impl OrtSession {
         for name in outputs {
             binding.bind_output_to_device(*name, &host).map_err(text)?;
         }
-        let mut options = RunOptions::new().map_err(text)?;
-        options.set_log_level(ort::logging::LogLevel::Error).map_err(text)?;
+        let options = run_options()?;
         let results = self.session.run_binding_with_options(&binding, &options).map_err(text)?;
         collect(&results, outputs)
     }
@@ -103,6 +102,13 @@ impl Session for OrtSession {
     fn placement(&self) -> String {
         if self.placement.is_known() { self.placement.to_string() } else { "CPU".into() }
     }
+}
+
+/// Failures are returned; ONNX Runtime need not print them as well.
+fn run_options() -> Result<RunOptions, String> {
+    let mut options = RunOptions::new().map_err(text)?;
+    options.set_log_level(ort::logging::LogLevel::Fatal).map_err(text)?;
+    Ok(options)
 }
 
 fn text(error: ort::Error) -> String {
