@@ -33,9 +33,10 @@ fn subgraphs(graph: &mut Graph) -> impl Iterator<Item = &mut Graph> {
 /// Whether `node` returns its input as it is when the model is not being trained.
 fn is_identity(node: &Node, graph: &Graph) -> bool {
     let trains = |name: &str| graph.weights.get(name).and_then(Weight::to_i64s) != Some(vec![0]);
+    let single = node.domain.is_empty() && node.output(1).is_none();
     match node.op.as_str() {
-        "Identity" => node.domain.is_empty(),
-        "Dropout" => node.domain.is_empty() && node.output(1).is_none() && !node.input(2).is_some_and(trains),
+        "Identity" => single,
+        "Dropout" => single && !node.input(2).is_some_and(trains),
         _ => false,
     }
 }

@@ -99,6 +99,9 @@ fn identity_of(node: Node) -> Result<Node, ImportError> {
 /// The same result without [`FLATTENING`], for an input whose rank is `rank`, if known.
 pub(super) fn unflatten(mut node: Node, rank: Option<usize>) -> Vec<Node> {
     node.attrs.remove(FLATTENING);
+    if node.outputs.len() != 1 {
+        return vec![node];
+    }
     let axis = node.int("axis").unwrap_or(1);
     let last = axis == -1 || rank.is_some_and(|rank| axis == rank as i64 - 1);
     let (Some(input), Some(output)) = (node.input(0), node.output(0)) else {

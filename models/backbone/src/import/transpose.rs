@@ -81,6 +81,7 @@ fn plan(graph: &mut Graph) -> Result<HashMap<String, Plan>, ImportError> {
 
 fn is_constant_transpose(node: &Node, graph: &Graph) -> bool {
     node.is("Transpose")
+        && node.outputs.len() == 1
         && node.input(0).and_then(|x| graph.weights.get(x)).is_some_and(|w| w.shape.len() == 2 && w.dtype.is_float())
         && node.ints("perm").is_none_or(|perm| perm == [1, 0])
 }
@@ -89,7 +90,7 @@ fn is_constant_transpose(node: &Node, graph: &Graph) -> bool {
 fn reads_as_matrix(node: &Node, value: &str) -> bool {
     (node.is("MatMul") || node.is("Gemm"))
         && node.inputs.len() >= 2
-        && node.output(0).is_some()
+        && node.outputs.len() == 1
         && node.inputs.iter().enumerate().all(|(i, name)| (i == 1) == (name == value))
 }
 

@@ -1,5 +1,6 @@
 //! Constants: every way to store one, and sizes that do not fit.
 
+use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 
 use fedtt_backbone::import;
@@ -127,6 +128,20 @@ fn external_data_stays_in_its_file() {
     let small = import_at(folder.path(), external(&[("location", "./w.data")], &[2])).unwrap();
     assert!(matches!(small.data, Data::Bytes(_)));
     assert_eq!(small.to_f32s().unwrap(), [0.0, 1.0]);
+}
+
+#[test]
+fn external_data_may_lie_beyond_two_gibibytes() {
+    let folder = tempfile::tempdir().unwrap();
+    // A file with a hole: it takes no space.
+    let mut file = std::fs::File::create(folder.path().join("w.data")).unwrap();
+    file.seek(SeekFrom::Start(5 << 30)).unwrap();
+    file.write_all(&[0x5a; 4096]).unwrap();
+    let large = external(&[("location", "w.data"), ("offset", "5368709120"), ("length", "4096")], &[1024]);
+    let large = import_at(folder.path(), large).unwrap();
+    assert_eq!(large.bytes().unwrap()[..], [0x5a; 4096]);
+    let huge = import_at(folder.path(), external(&[("location", "w.data")], &[5 << 28])).unwrap();
+    assert_eq!(huge.byte_len(), 5 << 30);
 }
 
 #[test]

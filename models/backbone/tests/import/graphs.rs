@@ -203,13 +203,8 @@ fn deep_nesting_is_refused() {
         graph(vec![node("Neg", &["x"], &["r0"], vec![])], vec![], vec![], vec![value("r0", DType::F32, &[])]);
     for depth in 1..30 {
         let name = format!("r{depth}");
-        let attrs = vec![graph_attr("then_branch", inner.clone()), graph_attr("else_branch", inner)];
-        inner = graph(
-            vec![node("If", &["c"], &[&name], vec![attrs[0].clone()])],
-            vec![],
-            vec![],
-            vec![value(&name, DType::F32, &[])],
-        );
+        let nodes = vec![node("If", &["c"], &[&name], vec![graph_attr("then_branch", inner)])];
+        inner = graph(nodes, vec![], vec![], vec![value(&name, DType::F32, &[])]);
     }
     let nodes = vec![node("If", &["c"], &["y"], vec![graph_attr("then_branch", inner)])];
     assert!(refusal(&x_to_y(nodes, vec![])).contains("deep"));
