@@ -6,13 +6,14 @@
 
 mod call;
 mod emit;
+mod fuse;
 mod path;
 mod rules;
 mod share;
 mod support;
 mod unbroadcast;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::ir::Builder;
 
@@ -29,7 +30,8 @@ use share::Before;
 ///
 /// `seeds` pairs a value with the name of its cotangent, which has the value's type and shape; contributions to one
 /// value add up. Only nodes between a `wrt` value and a seeded value are differentiated. Returns the name of each
-/// `wrt` value's cotangent; a value that no seed depends on is absent.
+/// `wrt` value's cotangent; a value that no seed depends on is absent. Decomposed Gelus and layer normalisations whose
+/// inner values only serve themselves become one operator first, so that the forward pass is cheaper as well.
 ///
 /// # Errors
 /// Names the first node whose operator has no rule, or whose rule does not cover the form met.
@@ -38,6 +40,8 @@ pub fn differentiate(
     seeds: &[(String, String)],
     wrt: &[String],
 ) -> Result<HashMap<String, String>, VjpError> {
+    let keep: HashSet<&str> = seeds.iter().map(|(value, _)| value).chain(wrt).map(String::as_str).collect();
+    fuse::fuse(builder, &keep);
     let seeded: Vec<String> = seeds.iter().map(|(value, _)| value.clone()).collect();
     let path = Path::between(&builder.graph, &builder.facts, &seeded, wrt);
     path.check(&builder.graph)?;

@@ -1,8 +1,9 @@
 //! Activation functions that are one operator.
 
-use super::emit::{add, keep_where, mul, neg, offset, scale, sub};
+use super::emit::{add, keep_where, mul, offset, scale, sub};
 use super::unary::one_minus;
 use super::{Builder, Call, Grads};
+use crate::ir::Attr;
 
 /// dx = dy where y > 0; y is never negative, so its sign is the mask.
 pub(super) fn relu(b: &mut Builder, call: &Call<'_>) -> Grads {
@@ -65,30 +66,35 @@ pub(super) fn hard_swish(b: &mut Builder, call: &Call<'_>) -> Grads {
 /// Gelu, exact or in its tanh form.
 pub(super) fn gelu(b: &mut Builder, call: &Call<'_>) -> Grads {
     let x = call.x(0)?;
-    let doubled_slope = match call.node.str("approximate") {
-        Some("tanh") => doubled_slope_of_tanh_gelu(b, x),
-        None | Some("none") => doubled_slope_of_gelu(b, x),
+    let slope = match call.node.str("approximate") {
+        Some("tanh") => slope_of_tanh_gelu(b, x),
+        None | Some("none") => slope_of_gelu(b, x),
         Some(other) => return Err(call.error(format!("unknown approximation `{other}`"))),
     };
-    let half = scale(b, call.dy()?, 0.5);
-    call.first(mul(b, &half, &doubled_slope))
+    call.first(mul(b, call.dy()?, &slope))
 }
 
-/// 1 + erf(t) + 2/sqrt(pi) t exp(-t^2) with t = x / sqrt(2).
-fn doubled_slope_of_gelu(b: &mut Builder, x: &str) -> String {
+/// (1 + erf(t))/2 + t exp(-t^2)/sqrt(pi) with t = x / sqrt(2); the factor 1/sqrt(pi) goes into the exponent.
+fn slope_of_gelu(b: &mut Builder, x: &str) -> String {
+    const LN_1_SQRT_PI: f32 = -0.572_364_9;
     let t = scale(b, x, std::f32::consts::FRAC_1_SQRT_2);
     let erf = b.op("Erf", &[&t], &[]);
+    let distribution = half_of_one_more(b, &erf);
     let square = mul(b, &t, &t);
-    let exponent = neg(b, &square);
+    let factor = b.scalar_like(LN_1_SQRT_PI, x);
+    let exponent = sub(b, &factor, &square);
     let bell = b.op("Exp", &[&exponent], &[]);
     let skew = mul(b, &t, &bell);
-    let skew = scale(b, &skew, std::f32::consts::FRAC_2_SQRT_PI);
-    let sum = add(b, &erf, &skew);
-    offset(b, &sum, 1.0)
+    add(b, &distribution, &skew)
 }
 
-/// 1 + u + x (1 - u^2) k (1 + 3 c x^2) with u = tanh(k (x + c x^3)), k = sqrt(2/pi), c = 0.044715.
-fn doubled_slope_of_tanh_gelu(b: &mut Builder, x: &str) -> String {
+/// (1 + y)/2 for y between -1 and 1, in one pass.
+fn half_of_one_more(b: &mut Builder, y: &str) -> String {
+    b.op("HardSigmoid", &[y], &[("alpha", Attr::Float(0.5)), ("beta", Attr::Float(0.5))])
+}
+
+/// (1 + u)/2 + x/2 (1 - u^2) k (1 + 3 c x^2) with u = tanh(k (x + c x^3)), k = sqrt(2/pi), c = 0.044715.
+fn slope_of_tanh_gelu(b: &mut Builder, x: &str) -> String {
     const K: f32 = 0.797_884_6;
     const C: f32 = 0.044_715;
     let square = mul(b, x, x);
@@ -96,14 +102,14 @@ fn doubled_slope_of_tanh_gelu(b: &mut Builder, x: &str) -> String {
     let factor = offset(b, &cubic, K);
     let inner = mul(b, x, &factor);
     let u = b.op("Tanh", &[&inner], &[]);
-    let derivative = scale(b, &square, 3.0 * K * C);
-    let derivative = offset(b, &derivative, K);
+    let derivative = scale(b, &square, 1.5 * K * C);
+    let derivative = offset(b, &derivative, 0.5 * K);
     let stretched = mul(b, x, &derivative);
     let u_squared = mul(b, &u, &u);
     let lost = mul(b, &stretched, &u_squared);
     let skew = sub(b, &stretched, &lost);
-    let sum = add(b, &u, &skew);
-    offset(b, &sum, 1.0)
+    let distribution = half_of_one_more(b, &u);
+    add(b, &distribution, &skew)
 }
 
 fn is_positive(b: &mut Builder, x: &str) -> String {
