@@ -1,6 +1,6 @@
 //! The optimiser and its state.
 
-use ndarray::{ArrayD, ArrayViewMutD, IxDyn, Zip};
+use ndarray::{ArrayD, ArrayViewMutD, IxDyn};
 use serde::{Deserialize, Serialize};
 
 use super::Schedule;
@@ -148,7 +148,9 @@ impl AdamW {
                 expect_shape(group, moment.shape())?;
             }
         }
-        self.state = state;
+        let contiguous =
+            |moments: Vec<ArrayD<f32>>| moments.iter().map(|m| m.as_standard_layout().into_owned()).collect();
+        self.state = AdamWState { first: contiguous(state.first), second: contiguous(state.second), ..state };
         Ok(())
     }
 
@@ -196,14 +198,27 @@ impl AdamW {
         let keep = if group.decay { (1.0 - rate * f64::from(weight_decay)) as f32 } else { 1.0 };
         let size = (rate / (1.0 - power(beta1))) as f32;
         let root = (1.0 / (1.0 - power(beta2)).sqrt()) as f32;
-        Zip::from(value).and(gradient).and(&mut self.state.first[i]).and(&mut self.state.second[i]).for_each(
-            |value, &gradient, first, second| {
+        // Over slices, which the compiler vectorises; over n-dimensional iterators it does not.
+        let gradient = gradient.as_standard_layout();
+        let gradient = gradient.as_slice().expect("standard layout is contiguous");
+        let first = self.state.first[i].as_slice_mut().expect("moments are contiguous");
+        let second = self.state.second[i].as_slice_mut().expect("moments are contiguous");
+        let rule = |values: &mut [f32]| {
+            for (((value, &gradient), first), second) in values.iter_mut().zip(gradient).zip(first).zip(second) {
                 let gradient = gradient * clip;
                 *first = beta1 * *first + (1.0 - beta1) * gradient;
                 *second = beta2 * *second + (1.0 - beta2) * gradient * gradient;
                 *value = *value * keep - size * *first / (second.sqrt() * root + epsilon);
-            },
-        );
+            }
+        };
+        match value.as_slice_mut() {
+            Some(values) => rule(values),
+            None => {
+                let mut copy: Vec<f32> = value.iter().copied().collect();
+                rule(&mut copy);
+                value.iter_mut().zip(copy).for_each(|(value, new)| *value = new);
+            }
+        }
     }
 }
 

@@ -153,6 +153,22 @@ fn resumes_exactly_from_a_serialised_state() {
 }
 
 #[test]
+fn the_layout_of_values_and_gradients_does_not_matter() {
+    let rng = &mut rng(6);
+    let (value, gradient) = (random_tensor::<f32>(&[3, 4], rng), random_tensor::<f32>(&[3, 4], rng));
+    let transposed = |a: &ArrayD<f32>| a.t().as_standard_layout().into_owned();
+    let mut rows = AdamW::new(AdamWConfig::default(), vec![group("a", &[3, 4])]).unwrap();
+    let mut columns = rows.clone();
+    let mut by_rows = [value.clone()];
+    step(&mut rows, &mut by_rows, std::slice::from_ref(&gradient), &[true]);
+    let mut by_columns = transposed(&value);
+    let gradient = transposed(&gradient).reversed_axes();
+    columns.step(&mut [by_columns.view_mut().reversed_axes()], &[gradient], &[true]).unwrap();
+    assert_eq!(by_columns, transposed(&by_rows[0]));
+    assert_eq!(rows.state(), columns.state());
+}
+
+#[test]
 fn bad_input_changes_nothing_and_is_named() {
     let mut optimiser = AdamW::new(AdamWConfig::default(), vec![group("a", &[1]), group("b", &[1])]).unwrap();
     let mut values = [vector(&[1.0]), vector(&[1.0])];
