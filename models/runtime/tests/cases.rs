@@ -285,6 +285,14 @@ fn weights() -> Vec<Case> {
     let shifted: Vec<f32> =
         int8.iter().enumerate().map(|(i, q)| (f32::from(*q) - f32::from(zeros[i % 4])) * scale[i % 4]).collect();
     let whole: Vec<f32> = int8.iter().map(|q| f32::from(*q) * 0.5).collect();
+    let embedding = || Graph::new(13).input("ids", Int64, &["b", "s"]).raw("q", DataType::Int8, &[4, 32], bytes(&int8));
+    let gathered = |graph: Graph| graph.node("Gather", &["table", "ids"], &["y"], &[]);
+    let picks = || vec![("ids", i64s(&[1, 3], &[3, 0, 3]))];
+    let picked = |scale: &dyn Fn(usize, usize) -> f32, zero: &dyn Fn(usize, usize) -> f32| {
+        let rows = [3, 0, 3].into_iter().flat_map(|row| (0..32).map(move |column| (row, column)));
+        let data: Vec<f32> = rows.map(|(r, c)| (f32::from(int8[r * 32 + c]) - zero(r, c)) * scale(r, c)).collect();
+        vec![("y", f32s(&[1, 3, 32], &data))]
+    };
     // 4 bits, blocks of 16 along K, K = 32, N = 4; as [K, N] for DequantizeLinear, as [N, K] for MatMulNBits.
     let int4: Vec<i8> = (0..32 * 4).map(|i| ((i * 7) % 16 - 8) as i8).collect();
     let scales: Vec<f32> = numbers(2 * 4, 9);
@@ -355,6 +363,34 @@ fn weights() -> Vec<Case> {
                 "dx",
                 f32s(&[3, 32], &product(&product(&x, &by_column, 3, 32, 4), &transposed(&by_column, 32, 4), 3, 4, 32)),
             )],
+        ),
+        case(
+            "int8 embedding, a scale and a zero point for each row",
+            gathered(embedding().f32("s", &[4], &scale).raw("z", DataType::Int8, &[4], bytes(&zeros)).node(
+                "DequantizeLinear",
+                &["q", "s", "z"],
+                &["table"],
+                &[("axis", Attr::Int(0))],
+            )),
+            picks(),
+            picked(&|row, _| scale[row], &|row, _| f32::from(zeros[row])),
+        ),
+        case(
+            "int8 embedding, a scale for each column",
+            gathered(embedding().f32("s", &[32], &x[..32]).node(
+                "DequantizeLinear",
+                &["q", "s"],
+                &["table"],
+                &[("axis", Attr::Int(1))],
+            )),
+            picks(),
+            picked(&|_, column| x[column], &|_, _| 0.0),
+        ),
+        case(
+            "int8 embedding, one scale",
+            gathered(embedding().f32("s", &[], &[0.5]).node("DequantizeLinear", &["q", "s"], &["table"], &[])),
+            picks(),
+            picked(&|_, _| 0.5, &|_, _| 0.0),
         ),
         case(
             "int4 weight in blocks",

@@ -7,8 +7,11 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Weak};
 
+use tract_linalg::mmm::EagerPackedInput;
 use tract_onnx::prelude::*;
+use tract_onnx::tract_core::internal::Blob;
 use tract_onnx::tract_core::ops::konst::Const;
+use tract_onnx::tract_core::ops::matmul::optimized::{MatMulOperand, OptMatMul, ProtoFusedSpec};
 use tract_onnx::tract_core::runtime::State;
 
 /// What a plan is good for.
@@ -56,43 +59,75 @@ impl Plans {
     }
 }
 
-/// Constants of the plans, so that equal ones are held once.
+/// Weights of the plans, so that equal ones are held once: constants as they are and as packed for a kernel.
 #[derive(Default)]
-pub(super) struct Constants(HashMap<u64, Vec<Weak<Tensor>>>);
+pub(super) struct Weights {
+    constants: Pool<Tensor>,
+    packed: Pool<Blob>,
+}
 
-impl Constants {
-    /// Replaces the constants of `model` that are held already.
+impl Weights {
+    /// Replaces the weights of `model` that are held already.
     pub(super) fn share(&mut self, model: &mut TypedModel) {
-        self.0.retain(|_, held| {
-            held.retain(|tensor| tensor.strong_count() > 0);
-            !held.is_empty()
-        });
+        self.constants.forget_unused();
+        self.packed.forget_unused();
         for node in &mut model.nodes {
-            let Some(constant) = node.op_as::<Const>() else { continue };
-            let held = self.held(constant.val());
-            if Arc::ptr_eq(&held, constant.val()) {
-                continue;
-            }
-            let fact = node.outputs[0].fact.exotic_fact.clone();
-            let shared = match fact {
-                Some(fact) => Const::new_with_exotic_fact(held.clone(), fact),
-                None => Const::new(held.clone()),
-            };
-            if let Ok(shared) = shared {
-                node.op = Box::new(shared);
-                node.outputs[0].fact.konst = Some(held);
+            if let Some(product) = node.op_as_mut::<OptMatMul>() {
+                for operation in &mut product.micro_ops {
+                    if let ProtoFusedSpec::AddMatMul { a, b, .. } = operation {
+                        self.share_packed(a);
+                        self.share_packed(b);
+                    }
+                }
+            } else if let Some(constant) = node.op_as::<Const>().map(|constant| constant.val().clone()) {
+                let held = self.constants.held(&constant);
+                let exotic = node.outputs[0].fact.exotic_fact.clone();
+                if !Arc::ptr_eq(&held, &constant)
+                    && let Ok(shared) = Const::new_with_opt_exotic_fact(held.clone(), exotic)
+                {
+                    node.op = Box::new(shared);
+                    node.outputs[0].fact.konst = Some(held);
+                }
             }
         }
     }
 
-    fn held(&mut self, tensor: &Arc<Tensor>) -> Arc<Tensor> {
+    fn share_packed(&mut self, operand: &mut MatMulOperand) {
+        if let MatMulOperand::Const(value) = operand
+            && let Some(packed) = value.downcast_ref::<EagerPackedInput>()
+        {
+            let held = self.packed.held(&packed.packed);
+            *value = Box::new(EagerPackedInput { packed: held, ..packed.clone() });
+        }
+    }
+}
+
+/// Values in use, by hash.
+struct Pool<T>(HashMap<u64, Vec<Weak<T>>>);
+
+impl<T> Default for Pool<T> {
+    fn default() -> Self {
+        Pool(HashMap::new())
+    }
+}
+
+impl<T: Hash + PartialEq> Pool<T> {
+    fn forget_unused(&mut self) {
+        self.0.retain(|_, values| {
+            values.retain(|value| value.strong_count() > 0);
+            !values.is_empty()
+        });
+    }
+
+    /// The value equal to this one that came first.
+    fn held(&mut self, value: &Arc<T>) -> Arc<T> {
         let mut hasher = DefaultHasher::new();
-        tensor.hash(&mut hasher);
-        let held = self.0.entry(hasher.finish()).or_default();
-        if let Some(equal) = held.iter().filter_map(Weak::upgrade).find(|other| other == tensor) {
+        value.hash(&mut hasher);
+        let values = self.0.entry(hasher.finish()).or_default();
+        if let Some(equal) = values.iter().filter_map(Weak::upgrade).find(|other| other == value) {
             return equal;
         }
-        held.push(Arc::downgrade(tensor));
-        Arc::clone(tensor)
+        values.push(Arc::downgrade(value));
+        Arc::clone(value)
     }
 }

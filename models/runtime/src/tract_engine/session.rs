@@ -12,7 +12,7 @@ use tract_onnx::tract_core::runtime::{RunOptions, Runnable};
 use tract_onnx::tract_hir::infer::{Factoid, InferenceModelExt};
 
 use super::convert::{datum_type, from_tract, into_tract};
-use super::plans::{Constants, Key, Plan, Plans};
+use super::plans::{Key, Plan, Plans, Weights};
 use super::{casts, guard, lower_for_tract};
 use crate::{EngineError, Model, Session};
 
@@ -25,7 +25,7 @@ pub(super) struct TractSession {
     outputs: HashMap<String, OutletId>,
     executor: Executor,
     plans: Plans,
-    constants: Constants,
+    weights: Weights,
 }
 
 impl TractSession {
@@ -51,7 +51,7 @@ impl TractSession {
         let outputs = output_names.into_iter().filter_map(|name| Some((name.clone(), *outlets_by_name.get(&name)?)));
         let outputs = outputs.collect();
         let plans = Plans::new(if low_memory { 4 } else { 16 });
-        Ok(TractSession { engine, graph, inputs, outputs, executor, plans, constants: Constants::default() })
+        Ok(TractSession { engine, graph, inputs, outputs, executor, plans, weights: Weights::default() })
     }
 
     fn try_run(&mut self, inputs: &[(&str, &crate::Tensor)], outputs: &[&str]) -> TractResult<Vec<crate::Tensor>> {
@@ -66,8 +66,8 @@ impl TractSession {
             inputs: given.iter().map(|(at, tensor)| (*at, tensor.shape().to_vec())).collect(),
             outputs: outputs.iter().map(|name| name.to_string()).collect(),
         };
-        let Self { graph, inputs: known, outputs: known_outputs, executor, plans, constants, .. } = self;
-        let plan = plans.get(key, || prepare(graph, known, known_outputs, &given, outputs, executor, constants))?;
+        let Self { graph, inputs: known, outputs: known_outputs, executor, plans, weights, .. } = self;
+        let plan = plans.get(key, || prepare(graph, known, known_outputs, &given, outputs, executor, weights))?;
         let tensors: HashMap<usize, &crate::Tensor> = given.into_iter().collect();
         let values = plan.inputs.iter().map(|at| into_tract(tensors[at])).collect::<TractResult<TVec<TValue>>>()?;
         plan.state.run(values)?.iter().map(from_tract).collect()
@@ -102,7 +102,7 @@ fn prepare(
     given: &[(usize, &crate::Tensor)],
     outputs: &[&str],
     executor: &Executor,
-    constants: &mut Constants,
+    weights: &mut Weights,
 ) -> TractResult<Plan> {
     let mut model = graph.clone();
     let known = || known_outputs.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
@@ -139,7 +139,7 @@ fn prepare(
     model.set_input_outlets(&used.iter().map(|(at, _)| inputs[*at].1).collect::<Vec<_>>())?;
     model.select_output_outlets(&wanted)?;
     let mut model = model.into_compact()?.into_optimized()?;
-    constants.share(&mut model);
+    weights.share(&mut model);
     let options = RunOptions { executor: Some(executor.clone()), ..RunOptions::default() };
     let runnable = TypedSimplePlan::new_with_options(model, &options)?;
     Ok(Plan { state: Runnable::spawn(&runnable)?, inputs: used.iter().map(|(at, _)| *at).collect() })
