@@ -1,1 +1,21 @@
-//! See the README.
+//! Training, evaluation and prediction with tensor-train adapters on the device.
+//!
+//! [`source`] opens a backbone, [`data`] reads examples, [`tokenize`] and [`batch`] turn them into tensors, [`model`] is
+//! the backbone with adapters on an engine, [`mod@train`] fits them, [`mod@evaluate`] and [`mod@predict`] use them, and
+//! [`adapter_file`] keeps them.
+#![forbid(unsafe_code)]
+
+pub mod adapter_file;
+pub mod batch;
+pub mod data;
+pub mod evaluate;
+pub mod metrics;
+pub mod model;
+pub mod predict;
+pub mod prepare;
+pub mod source;
+pub mod streams;
+pub mod task;
+pub mod tensors;
+pub mod tokenize;
+pub mod train;

@@ -62,6 +62,17 @@ impl Builder {
         });
     }
 
+    /// Keeps every name that occurs in `graph` from being given to a new value.
+    pub fn reserve(&mut self, graph: &Graph) {
+        self.taken.extend(graph.nodes.iter().flat_map(|n| n.outputs.iter().cloned()));
+    }
+
+    /// Appends a node whose outputs' facts are known already.
+    pub fn push_known(&mut self, node: Node) {
+        self.taken.extend(node.outputs.iter().cloned());
+        self.graph.nodes.push(node);
+    }
+
     /// Appends a whole node.
     pub fn push_node(&mut self, node: Node) {
         self.taken.extend(node.outputs.iter().cloned());

@@ -1,0 +1,13 @@
+//! The commands.
+
+mod args;
+mod context;
+pub(crate) mod eval;
+mod output;
+pub(crate) mod predict;
+mod progress;
+mod settings;
+mod table;
+pub(crate) mod train;
+
+pub(crate) use output::Output;

@@ -1,0 +1,58 @@
+//! What a command prints: tables for people, one JSON object for programs.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+use serde_json::json;
+
+/// Version of the JSON envelope.
+const VERSION: u32 = 1;
+
+/// Where a command's result goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Output {
+    command: &'static str,
+    json: bool,
+}
+
+impl Output {
+    pub(crate) fn new(command: &'static str, json: bool) -> Self {
+        Output { command, json }
+    }
+
+    /// Whether the result is for programs; nothing else is printed then.
+    pub(crate) fn is_json(self) -> bool {
+        self.json
+    }
+
+    /// Prints the result: `data` in the envelope, or `text`.
+    pub(crate) fn success(self, data: &impl Serialize, text: &str) -> anyhow::Result<()> {
+        let mut out = io::stdout().lock();
+        if self.json {
+            let envelope = json!({ "version": VERSION, "command": self.command, "ok": true, "data": data });
+            print(&mut out, &envelope.to_string())
+        } else {
+            print(&mut out, text.trim_end())
+        }
+    }
+
+    /// Prints why the command failed.
+    pub(crate) fn failure(self, error: &anyhow::Error) {
+        let message = format!("{error:#}");
+        // Whoever closed the stream does not read the message either.
+        let _ = if self.json {
+            let envelope = json!({ "version": VERSION, "command": self.command, "ok": false, "error": message });
+            writeln!(io::stdout(), "{envelope}")
+        } else {
+            writeln!(io::stderr(), "error: {message}")
+        };
+    }
+}
+
+/// A line on standard output; a reader that has gone is no error.
+fn print(out: &mut impl Write, line: &str) -> anyhow::Result<()> {
+    match writeln!(out, "{line}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => Ok(result?),
+    }
+}

@@ -1,0 +1,178 @@
+//! Options that decide how training goes and what an adapter is.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Args;
+use fedtt_backbone::training::Pooling;
+use fedtt_edge::task::TaskKind;
+use fedtt_edge::train::{Decay, TrainSettings};
+use fedtt_tt::AdapterConfig;
+use fedtt_tt::config::{HeadKind, Init, Method, Rank, Sites};
+use fedtt_tt::form::Activation;
+use serde::de::DeserializeOwned;
+
+/// The schedule.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Training")]
+pub(crate) struct ScheduleArgs {
+    /// Passes over the data [default: 3, lm 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    epochs: Option<u32>,
+    /// Examples in a batch
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    batch: u32,
+    /// Batches whose gradients make one step
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    accumulate: u32,
+    /// Longest text, in tokens; longer ones are cut, for lm split
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(2..=65536))]
+    max_length: u32,
+    /// Learning rate [default: tt 5e-3, lora and ffa-lora 2e-3, dense 1e-3]
+    #[arg(long, value_name = "RATE", value_parser = positive)]
+    lr: Option<f32>,
+    /// Learning rate of the head
+    #[arg(long, value_name = "RATE", default_value_t = 5e-3, value_parser = positive)]
+    head_lr: f32,
+    /// Share of the steps over which the rate rises to its full value
+    #[arg(long, value_name = "SHARE", default_value_t = 0.06)]
+    warmup: f32,
+    /// How the rate falls afterwards: linear, cosine or constant
+    #[arg(long, value_name = "SHAPE", default_value = "linear", value_parser = word::<Decay>)]
+    decay: Decay,
+    /// Share of the rate left at the end
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    floor: f32,
+    /// Decoupled weight decay
+    #[arg(long, value_name = "DECAY", default_value_t = 0.0)]
+    weight_decay: f32,
+    /// Largest global norm of a step's gradients; 0 for no limit
+    #[arg(long, value_name = "NORM", default_value_t = 1.0)]
+    clip: f32,
+    /// Seeds initial values, order and held-out examples
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Held-out evaluations in an epoch
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    evals: u32,
+    /// Stop after this many evaluations in a row without a new best [default: never]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    patience: Option<u32>,
+}
+
+/// The adapter.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Adapter")]
+pub(crate) struct AdapterArgs {
+    /// TOML file with any adapter settings; the options below override it
+    #[arg(long, value_name = "FILE")]
+    adapter_config: Option<PathBuf>,
+    /// tt (tensor trains), dense, lora or ffa-lora [default: tt]
+    #[arg(long, value_name = "METHOD", value_parser = word::<Method>)]
+    adapter: Option<Method>,
+    /// Rank, or a tensor train's inner ranks as in 5,5,8,5 [default: tt 5, lora 8]
+    #[arg(long, value_name = "R", value_parser = rank)]
+    rank: Option<Rank>,
+    /// Width between the two projections [default: 64]
+    #[arg(long, value_name = "N")]
+    bottleneck: Option<usize>,
+    /// relu, gelu, silu, tanh or identity [default: relu]
+    #[arg(long, value_name = "FUNCTION", value_parser = word::<Activation>)]
+    activation: Option<Activation>,
+    /// Factor on what an adapter adds [default: 1, lora 16 / rank]
+    #[arg(long, value_name = "FACTOR")]
+    scaling: Option<f32>,
+    /// loretta, or identity: an adapter that changes nothing at first [default: loretta]
+    #[arg(long, value_name = "START", value_parser = word::<Init>)]
+    init: Option<Init>,
+    /// Where in a block: attention, mlp or both [default: both]
+    #[arg(long, value_name = "WHERE", value_parser = word::<Sites>)]
+    sites: Option<Sites>,
+    /// Adapt only the top N blocks [default: all]
+    #[arg(long, value_name = "N")]
+    depth: Option<usize>,
+    /// Adapters without biases
+    #[arg(long)]
+    no_bias: bool,
+    /// Train the gains of the backbone's norms as well
+    #[arg(long)]
+    pub(crate) train_norms: bool,
+    /// dense, or tt: a tensor train and tanh before the projection to the classes [default: dense]
+    #[arg(long, value_name = "KIND", value_parser = word::<HeadKind>)]
+    head: Option<HeadKind>,
+    /// mean, cls (first token) or last (token) [default: as the bundle says]
+    #[arg(long, value_name = "HOW", value_parser = word::<Pooling>)]
+    pub(crate) pooling: Option<Pooling>,
+}
+
+impl ScheduleArgs {
+    pub(crate) fn settings(&self, adapter: AdapterConfig, task: TaskKind) -> TrainSettings {
+        let rate = match adapter.method {
+            Method::Tt => 5e-3,
+            Method::Dense => 1e-3,
+            Method::Lora | Method::FfaLora => 2e-3,
+        };
+        let epochs = if task == TaskKind::Lm { 1 } else { 3 };
+        TrainSettings {
+            adapter,
+            train_norms: false,
+            epochs: self.epochs.unwrap_or(epochs) as usize,
+            batch: self.batch as usize,
+            accumulate: self.accumulate as usize,
+            max_length: self.max_length as usize,
+            rate: self.lr.unwrap_or(rate),
+            head_rate: self.head_lr,
+            warmup: self.warmup,
+            decay: self.decay,
+            floor: self.floor,
+            weight_decay: self.weight_decay,
+            clip: self.clip,
+            seed: self.seed,
+            evaluations: self.evals as usize,
+            patience: self.patience.map(|p| p as usize),
+            stop_after: None,
+        }
+    }
+}
+
+impl AdapterArgs {
+    pub(crate) fn config(&self) -> anyhow::Result<AdapterConfig> {
+        let mut config: AdapterConfig = match &self.adapter_config {
+            Some(path) => {
+                let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+                toml::from_str(&text).with_context(|| format!("{} holds no adapter settings", path.display()))?
+            }
+            None => AdapterConfig::default(),
+        };
+        config.method = self.adapter.unwrap_or(config.method);
+        config.bottleneck = self.bottleneck.unwrap_or(config.bottleneck);
+        config.activation = self.activation.unwrap_or(config.activation);
+        config.init = self.init.unwrap_or(config.init);
+        config.sites = self.sites.unwrap_or(config.sites);
+        config.head.kind = self.head.unwrap_or(config.head.kind);
+        config.rank = self.rank.clone().or(config.rank);
+        config.scaling = self.scaling.or(config.scaling);
+        config.depth = self.depth.or(config.depth);
+        config.bias &= !self.no_bias;
+        config.validate()?;
+        Ok(config)
+    }
+}
+
+/// One of a setting's words, as they stand in configuration files.
+fn word<T: DeserializeOwned>(word: &str) -> Result<T, String> {
+    serde_json::from_value(serde_json::Value::String(word.to_string())).map_err(|e| e.to_string())
+}
+
+fn rank(word: &str) -> Result<Rank, String> {
+    let ranks = word.split(',').map(|r| r.trim().parse::<usize>()).collect::<Result<Vec<_>, _>>();
+    match ranks.map_err(|_| "expected a number, or numbers separated by commas".to_string())?.as_slice() {
+        [rank] => Ok(Rank::Uniform(*rank)),
+        ranks => Ok(Rank::PerBond(ranks.to_vec())),
+    }
+}
+
+fn positive(word: &str) -> Result<f32, String> {
+    let rate: f32 = word.parse().map_err(|_| "expected a number".to_string())?;
+    if rate > 0.0 && rate.is_finite() { Ok(rate) } else { Err("expected a number above 0".to_string()) }
+}

@@ -1,0 +1,228 @@
+//! A frozen backbone with adapters in it, loaded on an engine.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use fedtt_backbone::backbone::{Backbone, Role};
+use fedtt_backbone::sites::{Site, SiteKind};
+use fedtt_backbone::training::{
+    LOSS, Norm, Pooling, STREAM, TRAIN, Task, TrainingError, TrainingGraph, TrainingSpec, gradient_of,
+};
+use fedtt_runtime::{Engine, EngineError, Session, SessionOptions, Tensor};
+use fedtt_tt::AdapterSet;
+use ndarray::{ArrayD, IxDyn};
+
+use crate::batch::Batch;
+use crate::streams::{StreamCache, feeds};
+
+/// Gradients of the training graph's inputs, by input name.
+pub type Gradients = HashMap<String, ArrayD<f32>>;
+
+/// What is asked of a loaded model.
+#[derive(Debug)]
+pub enum Use {
+    /// The forward pass alone.
+    Forward,
+    /// Forward and backward.
+    Train,
+    /// The same for the blocks from this one on, fed with the stored output of those below.
+    TrainAbove(usize, StreamCache),
+}
+
+/// Backbone, adapters, head and loss, ready to run. The adapters' values are handed in with every run.
+pub struct AdaptedModel {
+    backbone: Backbone,
+    sessions: Sessions,
+    feeds: Vec<(Role, String)>,
+    factors: Vec<String>,
+    result: &'static str,
+    streams: Option<StreamCache>,
+}
+
+enum Sessions {
+    /// One session; the backward pass runs on demand.
+    Shared(Box<dyn Session>),
+    /// One session each, for engines without conditionals.
+    Split { step: Box<dyn Session>, forward: Box<dyn Session> },
+    /// The forward pass alone.
+    Forward(Box<dyn Session>),
+}
+
+/// What becomes of the backbone's hidden states, and what of the backbone itself trains.
+#[derive(Clone, Debug)]
+pub struct Objective {
+    /// The task with its size.
+    pub task: Task,
+    /// How hidden states are pooled for the head.
+    pub pooling: Pooling,
+    /// Norm gains that train with the adapters.
+    pub norms: Vec<Norm>,
+}
+
+/// Results of a forward pass.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// The weighted sum of the batch's losses.
+    pub loss: f32,
+    /// Logits or predictions `[B, outputs]`; for language modelling each token's loss, `[B, S]`.
+    pub result: ArrayD<f32>,
+}
+
+/// Why a model could not be loaded or run.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// No training graph could be made.
+    #[error(transparent)]
+    Graph(#[from] TrainingError),
+    /// The engine failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The adapter's settings or values do not fit.
+    #[error(transparent)]
+    Adapter(#[from] fedtt_tt::Error),
+    /// The stored output of the lower blocks cannot be written or read.
+    #[error("cache in {}: {source}", path.display())]
+    Cache {
+        /// Its folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The engine's output is not what the graph promises.
+    #[error("the engine returned no float32 tensor for `{0}`")]
+    Output(String),
+}
+
+/// The backbone's sites as the adapters see them: a bottleneck maps a site's tensor to itself, a branch lies beside the
+/// projection.
+pub fn adapter_sites(backbone: &Backbone) -> Vec<fedtt_tt::Site> {
+    let site = |site: &Site| {
+        let (kind, input) = match site.kind {
+            SiteKind::Attn => (fedtt_tt::SiteKind::Attention, site.width_out),
+            SiteKind::Mlp => (fedtt_tt::SiteKind::Mlp, site.width_out),
+            SiteKind::Query => (fedtt_tt::SiteKind::Query, site.width_in),
+            SiteKind::Value => (fedtt_tt::SiteKind::Value, site.width_in),
+        };
+        fedtt_tt::Site { id: site.id.clone(), kind, block: site.block, input, output: site.width_out }
+    };
+    backbone.sites().map(site).collect()
+}
+
+impl AdaptedModel {
+    /// Grafts the forms of `set` into `backbone` and loads the result.
+    ///
+    /// # Errors
+    /// When the graph cannot be differentiated or the engine refuses it.
+    pub fn load(
+        backbone: &Backbone,
+        set: &AdapterSet,
+        objective: &Objective,
+        engine: &dyn Engine,
+        options: &SessionOptions,
+        purpose: Use,
+    ) -> Result<Self, ModelError> {
+        let adapters = set.forms().into_iter().map(|(site, form)| (site.id, form)).collect();
+        let spec = TrainingSpec {
+            adapters,
+            head: set.head_form(),
+            task: objective.task,
+            pooling: objective.pooling,
+            from_block: match &purpose {
+                Use::TrainAbove(block, _) => Some(*block),
+                Use::Forward | Use::Train => None,
+            },
+            norms: objective.norms.clone(),
+        };
+        let graph = TrainingGraph::build(backbone, &spec)?;
+        let sessions = match purpose {
+            Use::Forward => Sessions::Forward(engine.load(&graph.forward(backbone)?, options)?),
+            Use::Train | Use::TrainAbove(..) if engine.conditionals() => {
+                Sessions::Shared(engine.load(&graph.shared(backbone)?, options)?)
+            }
+            Use::Train | Use::TrainAbove(..) => Sessions::Split {
+                step: engine.load(&graph.step(backbone)?, options)?,
+                forward: engine.load(&graph.forward(backbone)?, options)?,
+            },
+        };
+        Ok(AdaptedModel {
+            backbone: backbone.clone(),
+            sessions,
+            feeds: graph.feeds.clone(),
+            factors: graph.factors.clone(),
+            result: graph.result,
+            streams: match purpose {
+                Use::TrainAbove(_, streams) => Some(streams),
+                Use::Forward | Use::Train => None,
+            },
+        })
+    }
+
+    /// The forward pass.
+    ///
+    /// # Errors
+    /// When the engine fails.
+    pub fn forward(&mut self, set: &AdapterSet, batch: &Batch) -> Result<Outcome, ModelError> {
+        let mut inputs = self.inputs(set, batch)?;
+        let session = match &mut self.sessions {
+            Sessions::Shared(session) => {
+                inputs.push((TRAIN.to_string(), Tensor::Bool(ArrayD::from_elem(IxDyn(&[]), false))));
+                session
+            }
+            Sessions::Split { forward, .. } | Sessions::Forward(forward) => forward,
+        };
+        let mut outputs = run(session.as_mut(), &inputs, &[LOSS.to_string(), self.result.to_string()])?.into_iter();
+        Ok(Outcome { loss: outputs.next().map_or(0.0, |loss| loss.sum()), result: outputs.next().unwrap_or_default() })
+    }
+
+    /// Forward and backward: the loss and the gradient of every factor.
+    ///
+    /// # Errors
+    /// When the engine fails or the model was loaded for [`Use::Forward`].
+    pub fn step(&mut self, set: &AdapterSet, batch: &Batch) -> Result<(f32, Gradients), ModelError> {
+        let mut inputs = self.inputs(set, batch)?;
+        let session = match &mut self.sessions {
+            Sessions::Shared(session) => {
+                inputs.push((TRAIN.to_string(), Tensor::Bool(ArrayD::from_elem(IxDyn(&[]), true))));
+                session
+            }
+            Sessions::Split { step, .. } => step,
+            Sessions::Forward(_) => {
+                return Err(ModelError::Output("gradients: the model was loaded to predict".into()));
+            }
+        };
+        let wanted: Vec<String> =
+            std::iter::once(LOSS.to_string()).chain(self.factors.iter().map(|f| gradient_of(f))).collect();
+        let mut outputs = run(session.as_mut(), &inputs, &wanted)?.into_iter();
+        let loss = outputs.next().map_or(0.0, |loss| loss.sum());
+        Ok((loss, self.factors.iter().cloned().zip(outputs).collect()))
+    }
+
+    fn inputs(&mut self, set: &AdapterSet, batch: &Batch) -> Result<Vec<(String, Tensor)>, ModelError> {
+        let mut inputs = feeds(&self.backbone, batch, &self.feeds);
+        if let Some(streams) = &mut self.streams {
+            inputs.push((STREAM.into(), Tensor::F32(streams.of(batch)?)));
+        }
+        inputs.extend(set.graph_inputs().into_iter().map(|(name, value)| (name, Tensor::F32(value))));
+        inputs.push(("labels".into(), batch.labels.clone()));
+        inputs.push(("weights".into(), batch.weights.clone()));
+        Ok(inputs)
+    }
+}
+
+fn run(
+    session: &mut dyn Session,
+    inputs: &[(String, Tensor)],
+    outputs: &[String],
+) -> Result<Vec<ArrayD<f32>>, ModelError> {
+    let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+    let names: Vec<&str> = outputs.iter().map(String::as_str).collect();
+    let tensors = session.run(&inputs, &names)?;
+    if tensors.len() != outputs.len() {
+        return Err(ModelError::Output(outputs.join(", ")));
+    }
+    let float = |(tensor, name): (Tensor, &String)| match tensor {
+        Tensor::F32(array) => Ok(array),
+        _ => Err(ModelError::Output(name.clone())),
+    };
+    tensors.into_iter().zip(outputs).map(float).collect()
+}

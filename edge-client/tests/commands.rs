@@ -1,0 +1,113 @@
+//! The program as it is called: exit codes, envelopes, messages.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+fn edge(folder: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_fedtt-edge")).args(args).current_dir(folder).stdin(Stdio::null()).output().unwrap()
+}
+
+fn envelope(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"))
+}
+
+fn error(output: &Output) -> String {
+    let envelope = envelope(output);
+    assert_eq!((&envelope["version"], &envelope["ok"]), (&1.into(), &false.into()), "{envelope}");
+    envelope["error"].as_str().unwrap().to_string()
+}
+
+#[test]
+fn help_shows_examples_and_exit_codes() {
+    let folder = tempfile::tempdir().unwrap();
+    for command in ["train", "eval", "predict"] {
+        let output = edge(folder.path(), &[command, "--help"]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        assert!(text.contains("Examples:") && text.contains("Exit codes:") && text.contains("--json"), "{text}");
+    }
+}
+
+#[test]
+fn wrong_usage_exits_2_and_failures_exit_1() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| edge(folder.path(), args);
+    assert_eq!(run(&[]).status.code(), Some(2));
+    assert_eq!(run(&["eval", "--no-such-option"]).status.code(), Some(2));
+    assert_eq!(run(&["train", "--engine", "abacus"]).status.code(), Some(2));
+    assert_eq!(run(&["train", "--epochs", "0"]).status.code(), Some(2));
+    let output = run(&["train", "--epochs", "none", "--json"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(error(&output).contains("--epochs"));
+
+    let output = run(&["train", "--data", "none.tsv", "--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(error(&output).contains("cannot read none.tsv"));
+    let output = run(&["train", "--bundle", "nowhere", "--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(error(&output).contains("nowhere"), "{output:?}");
+    let output = run(&["predict", "--adapter", "none.safetensors", "text"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("none.safetensors"));
+}
+
+#[test]
+fn train_then_eval_then_predict() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let mut data = std::fs::File::create(here.join("data.tsv")).unwrap();
+    writeln!(data, "text\tlabel").unwrap();
+    for i in 0..24 {
+        writeln!(data, "the pump number {i} leaks oil again\tpump").unwrap();
+        writeln!(data, "no signal from the mast {i} today\tmast").unwrap();
+    }
+    drop(data);
+    let common = ["--engine", "tract", "--threads", "1", "--json"];
+    let with = |args: &[&str]| edge(here, &[args, &common].concat());
+
+    let trained = with(&[
+        "train",
+        "--data",
+        "data.tsv",
+        "--text",
+        "text",
+        "--label",
+        "label",
+        "--epochs",
+        "3",
+        "-o",
+        "a.safetensors",
+    ]);
+    assert_eq!(trained.status.code(), Some(0), "{trained:?}");
+    assert!(trained.stderr.is_empty(), "--json prints nothing else: {trained:?}");
+    let trained = envelope(&trained);
+    assert_eq!((&trained["version"], &trained["command"], &trained["ok"]), (&1.into(), &"train".into(), &true.into()));
+    assert_eq!(trained["data"]["labels"], serde_json::json!(["mast", "pump"]));
+    assert!(!here.join("a.checkpoint").exists());
+
+    let evaluated = envelope(&with(&["eval", "--adapter", "a.safetensors", "--data", "data.tsv"]));
+    assert!(evaluated["data"]["accuracy"].as_f64().unwrap() > 0.9, "{evaluated}");
+    assert_eq!(evaluated["data"]["examples"], 48);
+
+    let predicted = envelope(&with(&["predict", "--adapter", "a.safetensors", "the mast has no signal"]));
+    let first = &predicted["data"]["predictions"][0];
+    assert_eq!(first["label"], "mast", "{first}");
+    let sum: f64 = first["probabilities"].as_object().unwrap().values().map(|p| p.as_f64().unwrap()).sum();
+    assert!((sum - 1.0).abs() < 1e-5);
+
+    let mut child = Command::new(env!("CARGO_BIN_EXE_fedtt-edge"))
+        .args(["predict", "--adapter", "a.safetensors", "--engine", "tract"])
+        .current_dir(here)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"pump leaks\nno signal\n").unwrap();
+    let text = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+    assert_eq!(text.lines().count(), 2);
+    assert!(text.lines().all(|line| line.starts_with("pump") || line.starts_with("mast")), "{text}");
+}

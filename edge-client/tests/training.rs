@@ -1,0 +1,152 @@
+//! Runs of the embedded encoder on part of the field reports, on the engine that is always there.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::path::Path;
+
+use fedtt_edge::adapter_file::{AdapterFile, AdapterHeader};
+use fedtt_edge::batch::{BatchShape, EncodedSet};
+use fedtt_edge::data::{Columns, Labels};
+use fedtt_edge::model::{AdaptedModel, Use};
+use fedtt_edge::prepare::Encoding;
+use fedtt_edge::source::{FieldSplit, Source, field_reports};
+use fedtt_edge::task::TaskKind;
+use fedtt_edge::train::{CheckpointPolicy, TrainError, TrainSettings, Trained, TrainingData, train};
+use fedtt_runtime::{Engine, SessionOptions, TractEngine};
+use fedtt_tt::config::{Init, Rank};
+
+struct Bench {
+    source: Source,
+    header: AdapterHeader,
+    data: TrainingData,
+    shape: BatchShape,
+}
+
+impl Bench {
+    /// Every report cut to one length, so that one shape occurs.
+    fn new(settings: TrainSettings, examples: usize, held_out: usize) -> Self {
+        let source = Source::open(None).unwrap();
+        let encoder = source.encoder(settings.max_length).unwrap();
+        let mut reports = field_reports(FieldSplit::Train);
+        reports.examples.retain(|e| e.text.split_whitespace().count() >= 14);
+        let labels = Labels::collect(&reports).unwrap();
+        let encoding = Encoding {
+            encoder: &encoder,
+            vocabulary: source.backbone.vocabulary(),
+            task: TaskKind::Classify,
+            labels: Some(&labels),
+            scale: None,
+        };
+        let all = encoding.labelled(&reports).unwrap();
+        let part = |from: usize, n: usize| -> EncodedSet {
+            let spread: Vec<usize> = (from..from + n).map(|i| i * 7 % all.rows.len()).collect();
+            all.select(&spread)
+        };
+        let dev = (held_out > 0).then(|| part(examples, held_out));
+        let train = part(0, examples);
+        let data = TrainingData { fingerprint: train.fingerprint(), train, dev, scale: None };
+        let shape = BatchShape { rows: settings.batch, max_length: encoder.max_length(), pad_id: encoder.pad_id() };
+        let header = AdapterHeader {
+            format: AdapterFile::FORMAT,
+            bundle: source.hash.clone(),
+            task: TaskKind::Classify,
+            labels: Some(labels),
+            scale: None,
+            pooling: source.pooling,
+            columns: Columns::default(),
+            training: settings,
+        };
+        Bench { source, header, data, shape }
+    }
+
+    fn run(&self, stop_after: Option<u64>, policy: Option<&CheckpointPolicy>) -> Result<Trained, TrainError> {
+        let objective = self.header.objective(&self.source).unwrap();
+        let set = self.header.fresh(&self.source, &objective).unwrap();
+        let engine: Box<dyn Engine> = Box::new(TractEngine::new(1));
+        let options = SessionOptions { threads: 1, ..SessionOptions::default() };
+        let mut model =
+            AdaptedModel::load(&self.source.backbone, &set, &objective, engine.as_ref(), &options, Use::Train).unwrap();
+        let settings = TrainSettings { stop_after, ..self.header.training.clone() };
+        train(&mut model, set, &self.data, self.shape, &settings, policy, &mut ())
+    }
+}
+
+fn settings() -> TrainSettings {
+    TrainSettings { epochs: 2, batch: 8, max_length: 16, ..TrainSettings::default() }
+}
+
+fn policy(path: &Path, resume: bool) -> CheckpointPolicy {
+    CheckpointPolicy { path: path.to_path_buf(), every: 2, resume }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_adapter_also_through_an_interruption() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = folder.path().join("run.checkpoint");
+    let bench = Bench::new(TrainSettings { train_norms: true, ..settings() }, 40, 16);
+    let whole = bench.run(None, None).unwrap();
+    assert!(whole.finished);
+    assert_eq!(whole.steps, 10);
+
+    let broken = bench.run(Some(3), Some(&policy(&checkpoint, false))).unwrap();
+    assert!(!broken.finished);
+    assert_eq!(broken.steps, 3);
+    let broken = bench.run(Some(7), Some(&policy(&checkpoint, true))).unwrap();
+    assert_eq!(broken.steps, 7);
+    let resumed = bench.run(None, Some(&policy(&checkpoint, true))).unwrap();
+    assert_eq!(resumed.set.tensors(), whole.set.tensors());
+    assert_eq!(resumed.history.len(), whole.history.len());
+    assert_eq!(resumed.best, whole.best);
+    assert_eq!(resumed.loss.to_bits(), whole.loss.to_bits());
+
+    let other = Bench::new(TrainSettings { seed: 1, train_norms: true, ..settings() }, 40, 16);
+    assert_ne!(other.run(None, None).unwrap().set.tensors(), whole.set.tensors());
+    let error = other.run(None, Some(&policy(&checkpoint, true))).unwrap_err().to_string();
+    assert!(error.contains("belongs to a run with other settings"), "{error}");
+}
+
+#[test]
+fn training_raises_held_out_accuracy() {
+    let bench = Bench::new(TrainSettings { epochs: 6, ..settings() }, 160, 60);
+    let trained = bench.run(None, None).unwrap();
+    let score = |i: usize| trained.history[i].1.score()[0];
+    let best = trained.best.unwrap();
+    assert!(score(best) > score(0) + 0.25, "{} after {}", score(best), score(0));
+}
+
+#[test]
+fn two_small_batches_make_the_step_of_a_large_one() {
+    let once = TrainSettings { epochs: 1, batch: 16, ..settings() };
+    let large = Bench::new(once.clone(), 16, 0).run(None, None).unwrap();
+    let small = Bench::new(TrainSettings { batch: 8, accumulate: 2, ..once }, 16, 0).run(None, None).unwrap();
+    assert_eq!((large.steps, small.steps), (1, 1));
+    assert!((large.loss - small.loss).abs() < 1e-5);
+}
+
+#[test]
+fn training_stops_when_nothing_improves() {
+    let settings = TrainSettings { epochs: 20, patience: Some(2), rate: 1e-9, head_rate: 1e-9, ..settings() };
+    let trained = Bench::new(settings, 16, 16).run(None, None).unwrap();
+    assert!(trained.finished);
+    assert!(trained.steps < 40, "{} steps", trained.steps);
+}
+
+#[test]
+fn an_adapter_is_read_back_as_it_was_and_refused_elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("adapter.safetensors");
+    let mut tuned = settings();
+    tuned.adapter.rank = Some(Rank::Uniform(3));
+    tuned.adapter.init = Init::Identity;
+    let mut bench = Bench::new(tuned, 16, 0);
+    let objective = bench.header.objective(&bench.source).unwrap();
+    let set = bench.header.fresh(&bench.source, &objective).unwrap();
+    let file = AdapterFile { header: bench.header.clone(), set };
+    file.write(&path).unwrap();
+    let read = AdapterFile::read(&path, &bench.source).unwrap();
+    assert_eq!(read.header, file.header);
+    assert_eq!(read.set.tensors(), file.set.tensors());
+
+    bench.source.hash = "another".into();
+    let error = AdapterFile::read(&path, &bench.source).unwrap_err().to_string();
+    assert!(error.contains("was trained in backbone") && error.contains("another"), "{error}");
+}
