@@ -94,6 +94,8 @@ fn elementwise() -> Vec<Case> {
         case("hard swish", x, signed, |b| b.op("HardSwish", &["x0"], &[])),
         case("gelu", x, signed, |b| b.op("Gelu", &["x0"], &[])),
         case("gelu tanh", x, signed, |b| b.op("Gelu", &["x0"], &[("approximate", Attr::Str("tanh".into()))])),
+        case("gelu decomposed", x, signed, gelu_decomposed),
+        case("gelu tanh decomposed", x, signed, tanh_gelu_decomposed),
         case("a value read twice", x, signed, |b| {
             let y = b.op("Tanh", &["x0"], &[]);
             let z = b.op("Exp", &[&y], &[]);
@@ -105,6 +107,50 @@ fn elementwise() -> Vec<Case> {
             b.op("Add", &[&w, "x0"], &[])
         }),
     ]
+}
+
+/// Gelu as TorchScript writes it.
+pub fn gelu_decomposed(b: &mut Builder) -> String {
+    let (root, one, half) = (b.scalar(std::f32::consts::SQRT_2), b.scalar(1.0), b.scalar(0.5));
+    let scaled = b.op("Div", &["x0", &root], &[]);
+    let erf = b.op("Erf", &[&scaled], &[]);
+    let sum = b.op("Add", &[&erf, &one], &[]);
+    let product = b.op("Mul", &["x0", &sum], &[]);
+    b.op("Mul", &[&product, &half], &[])
+}
+
+/// Gelu's tanh form as GPT-2 writes it.
+pub fn tanh_gelu_decomposed(b: &mut Builder) -> String {
+    let (three, c, k) = (b.scalar(3.0), b.scalar(0.044_715), b.scalar(0.797_884_6));
+    let (one, half) = (b.scalar(1.0), b.scalar(0.5));
+    let halved = b.op("Mul", &["x0", &half], &[]);
+    let cube = b.op("Pow", &["x0", &three], &[]);
+    let cubic = b.op("Mul", &[&cube, &c], &[]);
+    let sum = b.op("Add", &["x0", &cubic], &[]);
+    let inner = b.op("Mul", &[&sum, &k], &[]);
+    let tanh = b.op("Tanh", &[&inner], &[]);
+    let shifted = b.op("Add", &[&tanh, &one], &[]);
+    b.op("Mul", &[&halved, &shifted], &[])
+}
+
+/// Layer normalisation as exporters write it before opset 17.
+pub fn layer_normalisation_decomposed(b: &mut Builder) -> String {
+    let width = f32s(b, &[4]);
+    let gain = b.op("Tanh", &[&width], &[]);
+    let bias = f32s(b, &[4]);
+    let (two, epsilon, axes) = (b.scalar(2.0), b.scalar(1e-5), b.ints(&[-1]));
+    // The width has to be known for the fusion, whatever is known of the input.
+    let target = b.ints(&[2, 3, 4]);
+    let x = b.op("Reshape", &["x0", &target], &[]);
+    let mean = b.op("ReduceMean", &[&x, &axes], &[]);
+    let centred = b.op("Sub", &[&x, &mean], &[]);
+    let square = b.op("Pow", &[&centred, &two], &[]);
+    let variance = b.op("ReduceMean", &[&square, &axes], &[]);
+    let shifted = b.op("Add", &[&variance, &epsilon], &[]);
+    let deviation = b.op("Sqrt", &[&shifted], &[]);
+    let normal = b.op("Div", &[&centred, &deviation], &[]);
+    let scaled = b.op("Mul", &[&normal, &gain], &[]);
+    b.op("Add", &[&scaled, &bias], &[])
 }
 
 fn broadcasting() -> Vec<Case> {
@@ -277,6 +323,12 @@ fn normalisation() -> Vec<Case> {
             let deviation = b.op("Sqrt", &[&variance], &[]);
             b.op("Div", &[&centred, &deviation], &[])
         }),
+        case(
+            "layer normalisation decomposed, with gain and bias",
+            &[&[2, 3, 4]],
+            signed,
+            layer_normalisation_decomposed,
+        ),
         case("RMS normalisation decomposed", &[&[2, 3, 4]], signed, |b| {
             let axes = b.ints(&[-1]);
             let square = b.op("Mul", &["x0", "x0"], &[]);

@@ -3,6 +3,7 @@
 
 mod cases;
 mod check;
+mod fusion;
 mod refusals;
 
 use std::collections::BTreeSet;
