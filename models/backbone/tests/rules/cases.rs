@@ -37,7 +37,7 @@ fn slice(b: &mut Builder, x: &str, starts: &[i64], ends: &[i64], axes: &[i64], s
 }
 
 /// All cases.
-pub fn all_cases() -> Vec<Case> {
+pub(crate) fn all_cases() -> Vec<Case> {
     let mut cases = elementwise();
     cases.extend(broadcasting());
     cases.extend(products());
@@ -110,7 +110,7 @@ fn elementwise() -> Vec<Case> {
 }
 
 /// Gelu as TorchScript writes it.
-pub fn gelu_decomposed(b: &mut Builder) -> String {
+pub(crate) fn gelu_decomposed(b: &mut Builder) -> String {
     let (root, one, half) = (b.scalar(std::f32::consts::SQRT_2), b.scalar(1.0), b.scalar(0.5));
     let scaled = b.op("Div", &["x0", &root], &[]);
     let erf = b.op("Erf", &[&scaled], &[]);
@@ -120,7 +120,7 @@ pub fn gelu_decomposed(b: &mut Builder) -> String {
 }
 
 /// Gelu's tanh form as GPT-2 writes it.
-pub fn tanh_gelu_decomposed(b: &mut Builder) -> String {
+pub(crate) fn tanh_gelu_decomposed(b: &mut Builder) -> String {
     let (three, c, k) = (b.scalar(3.0), b.scalar(0.044_715), b.scalar(0.797_884_6));
     let (one, half) = (b.scalar(1.0), b.scalar(0.5));
     let halved = b.op("Mul", &["x0", &half], &[]);
@@ -134,7 +134,7 @@ pub fn tanh_gelu_decomposed(b: &mut Builder) -> String {
 }
 
 /// Layer normalisation as exporters write it before opset 17.
-pub fn layer_normalisation_decomposed(b: &mut Builder) -> String {
+pub(crate) fn layer_normalisation_decomposed(b: &mut Builder) -> String {
     let width = f32s(b, &[4]);
     let gain = b.op("Tanh", &[&width], &[]);
     let bias = f32s(b, &[4]);

@@ -11,7 +11,7 @@ use ndarray::ArrayD;
 
 /// What the graph says of its inputs' dimensions, from most to least.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Knowledge {
+pub(crate) enum Knowledge {
     /// Numbers.
     Known,
     /// Names; equal extents have equal names.
@@ -22,7 +22,7 @@ pub enum Knowledge {
 
 /// Where a case's inputs lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Range {
+pub(crate) enum Range {
     /// Between -1.5 and 1.5, away from 0.
     Signed,
     /// Between 0.4 and 2.
@@ -30,18 +30,18 @@ pub enum Range {
 }
 
 /// An operator applied to float inputs.
-pub struct Case {
-    pub name: &'static str,
-    pub inputs: Vec<Vec<usize>>,
-    pub range: Range,
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) inputs: Vec<Vec<usize>>,
+    pub(crate) range: Range,
     /// The least knowledge of shapes under which the rule works.
-    pub least: Knowledge,
+    pub(crate) least: Knowledge,
     /// Builds the function of the inputs `x0`, `x1`, ... and returns its result.
-    pub build: fn(&mut Builder) -> String,
+    pub(crate) build: fn(&mut Builder) -> String,
 }
 
 /// tract, and ONNX Runtime where it is found.
-pub fn engines() -> Vec<Box<dyn Engine>> {
+pub(crate) fn engines() -> Vec<Box<dyn Engine>> {
     let of = |choice| select(&EngineConfig { choice, threads: 1, ..EngineConfig::default() });
     let mut engines = vec![of(EngineChoice::Tract).unwrap()];
     match of(EngineChoice::Ort) {
@@ -61,7 +61,7 @@ fn port(name: &str, shape: &[usize], knowledge: Knowledge) -> Port {
 }
 
 /// The case's graph and the name of its result.
-pub fn forward(case: &Case, knowledge: Knowledge) -> (Graph, String) {
+pub(crate) fn forward(case: &Case, knowledge: Knowledge) -> (Graph, String) {
     let inputs = case.inputs.iter().enumerate();
     let graph = Graph {
         name: case.name.to_string(),
@@ -78,7 +78,8 @@ pub fn forward(case: &Case, knowledge: Knowledge) -> (Graph, String) {
 /// Distinct numbers in a scrambled order, the i-th tensor's between those of the others.
 fn values(i: usize, shape: &[usize], range: Range) -> ArrayD<f32> {
     let n: usize = shape.iter().product();
-    let step = (1..=n).rev().find(|s| (*s == 1 || n % s != 0) && *s * 3 < n * 2 && gcd(*s, n) == 1).unwrap_or(1);
+    let step =
+        (1..=n).rev().find(|s| (*s == 1 || !n.is_multiple_of(*s)) && *s * 3 < n * 2 && gcd(*s, n) == 1).unwrap_or(1);
     let value = |k: usize| {
         let at = ((k * step) % n) as f32 / n as f32 + 0.37 * i as f32 / n as f32;
         match range {
@@ -102,7 +103,7 @@ fn weighted_sum(y: &Tensor, r: &ArrayD<f32>) -> f64 {
 }
 
 /// Compares the derived gradients of `sum(y * R)` with central differences of order 4.
-pub fn check(case: &Case, knowledge: Knowledge, engine: &dyn Engine) -> Result<(), String> {
+pub(crate) fn check(case: &Case, knowledge: Knowledge, engine: &dyn Engine) -> Result<(), String> {
     const STEP: f32 = 0.01;
     const TOLERANCE: f64 = 1e-3;
     let options = SessionOptions { threads: 1, low_memory: true };

@@ -104,7 +104,7 @@ fn the_backward_pass_stops_at_the_lowest_wanted_value() {
     let middle = b.op("Tanh", &[&below], &[]);
     let y = b.op("Sigmoid", &[&middle], &[]);
     let nodes = b.graph.nodes.len();
-    let gradients = differentiate(&mut b, &[(y, "R".to_string())], &[middle.clone()]).unwrap();
+    let gradients = differentiate(&mut b, &[(y, "R".to_string())], std::slice::from_ref(&middle)).unwrap();
     assert!(gradients.contains_key(&middle));
     let reads_below = |node: &Node| node.inputs.contains(&below) || node.inputs.contains(&"x".to_string());
     assert!(!b.graph.nodes[nodes..].iter().any(reads_below));

@@ -5,6 +5,7 @@ use super::emit::{
 };
 use super::{Builder, Call, Grads, unbroadcast};
 use crate::ir::{DType, Node};
+use crate::vjp::VjpError;
 
 /// da = dy, db = dy.
 pub(super) fn add(b: &mut Builder, call: &Call<'_>) -> Grads {
@@ -107,7 +108,7 @@ pub(super) fn pow(b: &mut Builder, call: &Call<'_>) -> Grads {
 }
 
 /// dy p x^(p - 1) with the constant on dy, which may be the smaller of the two.
-fn constant_pow(b: &mut Builder, call: &Call<'_>, p: f32) -> Result<String, super::super::VjpError> {
+fn constant_pow(b: &mut Builder, call: &Call<'_>, p: f32) -> Result<String, VjpError> {
     let (dy, x) = (call.dy()?, call.x(0)?);
     let scaled = scale(b, dy, p);
     let power = match p {
@@ -125,19 +126,18 @@ fn constant_pow(b: &mut Builder, call: &Call<'_>, p: f32) -> Result<String, supe
 /// `Max` and `Min`: dy goes to the input that was chosen, to the first of equals.
 pub(super) fn extremum(b: &mut Builder, call: &Call<'_>) -> Grads {
     let (dy, y) = (call.dy()?, call.y(0)?);
-    let mut grads = vec![None; call.node.inputs.len()];
+    let count = call.node.inputs.len();
+    let last = (0..count).rev().find(|&i| call.wants(i));
+    let mut grads = vec![None; count];
     let mut rest = dy.to_string();
-    for i in 0..call.node.inputs.len() {
-        if !(i..call.node.inputs.len()).any(|j| call.wants(j)) {
-            break;
-        }
+    for (i, grad) in grads.iter_mut().enumerate().take_while(|(i, _)| Some(*i) <= last) {
         let x = call.x(i)?;
         let chosen = b.op("Equal", &[x, y], &[]);
         if call.wants(i) {
             let full = keep_where(b, &chosen, &rest);
-            grads[i] = Some(unbroadcast(b, call, &full, x)?);
+            *grad = Some(unbroadcast(b, call, &full, x)?);
         }
-        if (i + 1..call.node.inputs.len()).any(|j| call.wants(j)) {
+        if Some(i) < last {
             rest = keep_unless(b, &chosen, &rest);
         }
     }

@@ -3,6 +3,7 @@
 use super::emit::{as_matrix, gemm as product, reshape_to, shape_of, swap_last_two};
 use super::{Builder, Call, Grads, unbroadcast};
 use crate::ir::Attr;
+use crate::vjp::VjpError;
 
 /// dA = dY B^T, dB = A^T dY.
 ///
@@ -31,12 +32,7 @@ fn rows_by_matrix(b: &mut Builder, call: &Call<'_>, rank: usize) -> Grads {
 
 /// Rows [m, k] in the shape of `x` [.., k]. Where that has to be read at run time it is read from dY, which is at hand,
 /// so that `x` need not be kept.
-pub(super) fn reshape_rows(
-    b: &mut Builder,
-    call: &Call<'_>,
-    rows: &str,
-    x: &str,
-) -> Result<String, super::super::VjpError> {
+pub(super) fn reshape_rows(b: &mut Builder, call: &Call<'_>, rows: &str, x: &str) -> Result<String, VjpError> {
     let width = b.dims(x).and_then(|dims| dims.last()?.as_known());
     let free = b.dims(x).map_or(usize::MAX, |dims| dims.iter().filter(|d| d.as_known().is_none()).count());
     let Some(width) = width.filter(|_| free > 1) else { return Ok(reshape_to(b, rows, x)) };
@@ -80,12 +76,7 @@ fn batched(b: &mut Builder, call: &Call<'_>) -> Grads {
 }
 
 /// A vector operand as the row (axis 0) or column (axis 1) `MatMul` takes it for.
-fn at_least_matrix(
-    b: &mut Builder,
-    call: &Call<'_>,
-    x: &str,
-    axis: i64,
-) -> Result<(String, usize), super::super::VjpError> {
+fn at_least_matrix(b: &mut Builder, call: &Call<'_>, x: &str, axis: i64) -> Result<(String, usize), VjpError> {
     let rank = call.rank(b, x)?;
     if rank >= 2 {
         return Ok((x.to_string(), rank));

@@ -107,7 +107,7 @@ impl Packed {
                 bytes.len()
             )));
         }
-        if self.dtype == DType::U8 || self.blocks % 2 == 0 {
+        if self.dtype == DType::U8 || self.blocks.is_multiple_of(2) {
             return Ok(bytes.to_vec());
         }
         let nibbles = bytes
