@@ -62,7 +62,7 @@ pub enum Attr<'a> {
     Float(f32),
     Ints(&'a [i64]),
     Text(&'a str),
-    Graph(Graph),
+    Graph(Box<Graph>),
 }
 
 /// An ONNX graph, built part by part.
