@@ -83,7 +83,7 @@ pub fn to_model(graph: &Graph, weights: Option<&WeightsFile>) -> Result<Model, E
             .collect(),
         producer_name: env!("CARGO_PKG_NAME").to_string(),
         producer_version: env!("CARGO_PKG_VERSION").to_string(),
-        graph: Some(graph_proto(graph, weights)?),
+        graph: Some(graph_proto(graph, weights, value_info)?),
         ..ModelProto::default()
     };
     Ok(Model { bytes: model.encode_to_vec(), weights_dir: weights.map(|w| w.folder.clone()) })
@@ -117,7 +117,11 @@ fn external(weight: &Weight, weights: Option<&WeightsFile>) -> Option<u64> {
     }
 }
 
-fn graph_proto(graph: &Graph, weights: Option<&WeightsFile>) -> Result<GraphProto, ExportError> {
+fn graph_proto(
+    graph: &Graph,
+    weights: Option<&WeightsFile>,
+    value_info: fn(&Port) -> ValueInfoProto,
+) -> Result<GraphProto, ExportError> {
     let tensor = |(name, weight): (&String, &Weight)| tensor_proto(name, weight, weights);
     Ok(GraphProto {
         name: if graph.name.is_empty() { "graph".to_string() } else { graph.name.clone() },
@@ -162,7 +166,7 @@ fn attribute_proto(name: &str, attr: &Attr, weights: Option<&WeightsFile>) -> Re
             4
         }
         Attr::Graph(v) => {
-            proto.g = Some(graph_proto(v, weights)?);
+            proto.g = Some(graph_proto(v, weights, inner_value_info)?);
             5
         }
         Attr::Floats(v) => {
@@ -204,6 +208,14 @@ fn tensor_proto(name: &str, weight: &Weight, weights: Option<&WeightsFile>) -> R
         }
     }
     Ok(proto)
+}
+
+/// Of a value of a subgraph: where no shape is stated the type may not have been either, and engines infer both.
+fn inner_value_info(port: &Port) -> ValueInfoProto {
+    match port.shape {
+        Some(_) => value_info(port),
+        None => ValueInfoProto { name: port.name.clone(), ..ValueInfoProto::default() },
+    }
 }
 
 fn value_info(port: &Port) -> ValueInfoProto {

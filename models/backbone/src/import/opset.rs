@@ -52,6 +52,8 @@ pub(super) fn upgrade(mut node: Node, from: i64, graph: &mut Graph) -> Result<()
             };
             node.attrs.insert("mode".into(), Attr::Str(renamed.into()));
         }
+        // Before opset 13 sizes came with empty scales.
+        "Resize" if from < 13 && node.input(3).is_some() => node.inputs[2].clear(),
         "RoiAlign" if from < 16 => {
             node.attrs.insert("coordinate_transformation_mode".into(), Attr::Str("output_half_pixel".into()));
         }

@@ -3,6 +3,7 @@
 use fedtt_backbone::export::to_model;
 use fedtt_backbone::import;
 use fedtt_backbone::ir::{Attr, DType};
+use fedtt_runtime::prost::Message;
 use fedtt_runtime::proto::type_proto::Value as TypeValue;
 use fedtt_runtime::proto::*;
 use fedtt_runtime::{Engine, SessionOptions, TractEngine};
@@ -185,6 +186,19 @@ fn branches_keep_what_they_capture() {
     assert_eq!(then.nodes[0].inputs, ["a"]);
     let again = import::from_bytes(&to_model(&graph, None).unwrap().bytes, "m.onnx".as_ref()).unwrap();
     assert_eq!(format!("{graph:?}"), format!("{again:?}"));
+}
+
+#[test]
+fn branches_may_leave_types_to_the_engine() {
+    let mut model = conditional();
+    for attribute in &mut model.graph.as_mut().unwrap().node[3].attribute {
+        attribute.g.as_mut().unwrap().output[0].r#type = None;
+    }
+    let written = to_model(&import(&model).unwrap(), None).unwrap();
+    let written = ModelProto::decode(&written.bytes[..]).unwrap().graph.unwrap();
+    let branches = written.node[1].attribute.iter().map(|a| a.g.as_ref().unwrap());
+    assert!(branches.flat_map(|g| &g.output).all(|o| o.r#type.is_none()));
+    assert!(written.output[0].r#type.is_some());
 }
 
 #[test]

@@ -93,6 +93,19 @@ fn old_softmax_flattens_unless_its_axis_is_the_last() {
 }
 
 #[test]
+fn a_resize_to_sizes_drops_its_empty_scales() {
+    let constants = vec![
+        floats_tensor("roi", &[0], &[]),
+        floats_tensor("scales", &[0], &[]),
+        ints_tensor("sizes", &[3], &[2, 3, 8]),
+    ];
+    let model = single(11, node("Resize", &["x", "roi", "scales", "sizes"], &["y"], vec![]), constants);
+    let graph = import(&model).unwrap();
+    assert_eq!(graph.nodes[0].inputs, ["x", "roi", "", "sizes"]);
+    assert!(!graph.weights.contains_key("scales"));
+}
+
+#[test]
 fn dropout_goes() {
     let mut model = single(11, node("Dropout", &["x"], &["t"], vec![float("ratio", 0.1)]), vec![]);
     let inner = model.graph.as_mut().unwrap();
