@@ -47,7 +47,8 @@ fn hidden_behind(graph: &Graph) -> Option<VjpError> {
     let view = View::new(graph, &facts);
     let on_data = |node: &&Node| node.input(0).is_some_and(|x| !view.is_constant(x));
     let refused = graph.nodes.iter().filter(on_data).filter_map(|node| Some((node, refusal(node)?)));
-    // An If off the gradient path does no harm, so it is named only when nothing else explains the failure.
-    let (node, advice) = refused.min_by_key(|(node, _)| node.is("If"))?;
+    // An If off the gradient path and a table stored as integers do no harm, so they are named only when nothing else
+    // explains the failure.
+    let (node, advice) = refused.min_by_key(|(node, _)| node.is("If") || node.is("DequantizeLinear"))?;
     Some(VjpError { node: node.label().to_string(), op: node.op_name(), message: advice.to_string() })
 }

@@ -79,7 +79,8 @@ fn pool(b: &mut Builder, hidden: &str, mask: Option<&str>, pooling: Pooling) -> 
     let share = match pooling {
         Pooling::Last => {
             // 1 at the unmasked position with the highest index, for left- and right-padded rows alike.
-            let position = b.op("CumSum", &[&ones_like(b, &mask), &axis_1], &[]);
+            let ones = ones_like(b, &mask);
+            let position = b.op("CumSum", &[&ones, &axis_1], &[]);
             let position = b.op("Mul", &[&position, &mask], &[]);
             let last = b.op("ReduceMax", &[&position, &axis_1], &[("keepdims", Attr::Int(1))]);
             let is_last = b.op("Equal", &[&position, &last], &[]);
