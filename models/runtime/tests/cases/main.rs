@@ -11,7 +11,7 @@ mod shapes;
 mod weights;
 
 use common::{Graph, engines};
-use fedtt_runtime::Tensor;
+use fedtt_runtime::{SessionOptions, Tensor};
 
 /// A graph, what goes in and what must come out.
 struct Case {
@@ -68,12 +68,15 @@ fn check(cases: Vec<Case>) {
 
 fn run(case: &Case, engine: &dyn fedtt_runtime::Engine, tolerance: f32) -> Result<(), String> {
     let model = case.graph.model();
-    let mut session = engine.load(&model, &Default::default()).map_err(|e| e.to_string())?;
     let inputs: Vec<(&str, &Tensor)> = case.inputs.iter().map(|(name, tensor)| (*name, tensor)).collect();
     let names: Vec<&str> = case.outputs.iter().map(|(name, _)| *name).collect();
-    let found = session.run(&inputs, &names).map_err(|e| e.to_string())?;
-    for ((name, expected), found) in case.outputs.iter().zip(&found) {
-        same(found, expected, tolerance).map_err(|reason| format!("{name}: {reason}"))?;
+    for low_memory in [true, false] {
+        let options = SessionOptions { low_memory, ..SessionOptions::default() };
+        let mut session = engine.load(&model, &options).map_err(|e| e.to_string())?;
+        let found = session.run(&inputs, &names).map_err(|e| e.to_string())?;
+        for ((name, expected), found) in case.outputs.iter().zip(&found) {
+            same(found, expected, tolerance).map_err(|reason| format!("{name}: {reason}"))?;
+        }
     }
     Ok(())
 }
