@@ -7,6 +7,7 @@ mod lower;
 mod opset;
 mod order;
 mod scan;
+mod sequence;
 mod tensor;
 mod transpose;
 mod typed;
@@ -58,6 +59,7 @@ pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Graph, ImportError> {
     }
     let mut graph = lower::model(model, bytes, path)?;
     order::check(&mut graph)?;
+    sequence::take_apart(&mut graph);
     typed::resolve(&mut graph);
     clean::clean(&mut graph)?;
     Ok(graph)
