@@ -232,8 +232,8 @@ def run_with_probes(model, base, points, feeds, probes, output):
 
         def hook(_module, _args, h, names=names):
             point = next(names)
-            seen[point] = h.detach().clone()
-            return h + probes[point]
+            seen[point] = h.detach().reshape(probes[point].shape).clone()  # opt's MLP works on [batch * sequence, H]
+            return h + probes[point].reshape(h.shape)
 
         handles.append(base.get_submodule(path).register_forward_hook(hook))
     out = OneOutput(model, output)(feeds["input_ids"], feeds["attention_mask"])
