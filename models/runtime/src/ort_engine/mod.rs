@@ -28,10 +28,6 @@ const WEIGHTS_FOLDER_KEY: &str = "session.model_external_initializers_file_folde
 /// activations are rounded to 8 bits too, which is off by 5 % and has no exact gradient; 1 stands for 32-bit floats.
 const QUANTISED_PRODUCT_KEY: &str = "session.qdq_matmulnbits_accuracy_level";
 
-/// Session setting for the products that ONNX Runtime makes of dequantised weights: by default their activations are
-/// rounded to int8 as well, which puts outputs of a 6-layer encoder off by 0.1; 1 keeps them in float32, as fast.
-const DEQUANTISED_PRODUCTS_KEY: &str = "session.qdq_matmulnbits_accuracy_level";
-
 /// How much ONNX Runtime rewrites a graph before running it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Optimisation {
@@ -110,12 +106,13 @@ impl OrtEngine {
         &self,
         model: &Model,
         options: &SessionOptions,
+        optimisation: Optimisation,
         log: &Arc<Mutex<Placement>>,
     ) -> ort::Result<SessionBuilder> {
         let threads = if options.threads > 0 { options.threads } else { self.options.threads };
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let spinning = self.options.spinning.unwrap_or(threads <= cores);
-        let level = match self.options.optimisation {
+        let level = match optimisation {
             Optimisation::None => GraphOptimizationLevel::Disable,
             Optimisation::Basic => GraphOptimizationLevel::Level1,
             Optimisation::Extended => GraphOptimizationLevel::Level2,
@@ -130,7 +127,6 @@ impl OrtEngine {
             .with_prepacking(!options.low_memory)?
             .with_deterministic_compute(self.options.deterministic)?
             .with_config_entry(QUANTISED_PRODUCT_KEY, "1")?
-            .with_config_entry(DEQUANTISED_PRODUCTS_KEY, "1")?
             .with_log_level(LogLevel::Fatal)?
             .with_execution_providers(self.providers())?;
         if let Some(folder) = &model.weights_dir {
@@ -158,12 +154,16 @@ impl Engine for OrtEngine {
 
     fn load(&self, model: &Model, options: &SessionOptions) -> Result<Box<dyn Session>, EngineError> {
         let refuse = |message: String| EngineError::Load { engine: self.name(), message };
-        let log = Arc::new(Mutex::new(Placement::default()));
-        let session = self
-            .builder(model, options, &log)
-            .and_then(|mut builder| builder.commit_from_memory(&model.bytes))
+        let asked = self.options.optimisation;
+        // Some versions fail in fusions of their own: 1.24 in that of fp16 norms. The plain graph runs as well.
+        let (session, placement) = self
+            .open(model, options, asked)
+            .or_else(|error| {
+                let fuses = matches!(asked, Optimisation::Extended | Optimisation::All);
+                let plain = if fuses { self.open(model, options, Optimisation::Basic).ok() } else { None };
+                plain.ok_or(error)
+            })
             .map_err(|e| refuse(e.to_string()))?;
-        let placement = log.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let on_gpu = self.options.provider != Provider::Cpu;
         if on_gpu && placement.is_known() && !self.taken(&placement) {
             let provider = self.options.provider;
@@ -174,6 +174,18 @@ impl Engine for OrtEngine {
 }
 
 impl OrtEngine {
+    fn open(
+        &self,
+        model: &Model,
+        options: &SessionOptions,
+        optimisation: Optimisation,
+    ) -> ort::Result<(ort::session::Session, Placement)> {
+        let log = Arc::new(Mutex::new(Placement::default()));
+        let session = self.builder(model, options, optimisation, &log)?.commit_from_memory(&model.bytes)?;
+        let placement = log.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Ok((session, placement))
+    }
+
     fn taken(&self, placement: &Placement) -> bool {
         match self.options.provider {
             Provider::Cpu => true,

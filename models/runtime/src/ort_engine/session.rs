@@ -100,7 +100,11 @@ impl Session for OrtSession {
     }
 
     fn placement(&self) -> String {
-        if self.placement.is_known() { self.placement.to_string() } else { "CPU".into() }
+        match (self.placement.is_known(), self.bound) {
+            (true, _) => self.placement.to_string(),
+            (false, false) => "CPU".into(),
+            (false, true) => "not said by ONNX Runtime".into(),
+        }
     }
 }
 
