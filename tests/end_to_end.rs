@@ -2,27 +2,21 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 use std::fs;
-use std::path::Path;
 
-use fedtt_tests::{code, data, json, program, shared};
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
+use fedtt_tests::{Word, code, data, json, program, shared};
 
 #[test]
 fn train_evaluate_and_predict_on_what_is_embedded() {
     let folder = tempfile::tempdir().unwrap();
     let adapter = folder.path().join("adapter.safetensors");
-    let trained = data("fedtt-edge", &["train", "--epochs", "2", "--engine", "tract", "-o", text(&adapter)]);
+    let trained = data("fedtt-edge", &[&"train", &"--epochs", &"2", &"--engine", &"tract", &"-o", &adapter]);
     assert_eq!(trained["finished"], true);
     let accuracy = trained["test"]["accuracy"].as_f64().unwrap();
     assert!(accuracy > 0.4, "six classes after two epochs: {accuracy}");
 
     let lines = folder.path().join("reports.txt");
     fs::write(&lines, "Pump bearing screams since the morning.\nNo link to the gateway after the storm.\n").unwrap();
-    let arguments = ["predict", "--adapter", text(&adapter), "--file", text(&lines), "--engine", "tract"];
-    let predicted = data("fedtt-edge", &arguments);
+    let predicted = data("fedtt-edge", &[&"predict", &"--adapter", &adapter, &"--file", &lines, &"--engine", &"tract"]);
     let predictions = predicted["predictions"].as_array().unwrap();
     assert_eq!(predictions.len(), 2);
 }
@@ -31,10 +25,10 @@ fn train_evaluate_and_predict_on_what_is_embedded() {
 fn wrong_usage_and_failure_have_their_own_exit_codes() {
     let usage = program("fedtt").args(["backbone", "prepare"]).output().unwrap();
     assert_eq!(code(&usage), 2);
-    let (envelope, failed) = json("fedtt", &["backbone", "inspect", "no-such-bundle"]);
+    let (envelope, failed) = json("fedtt", &[&"backbone", &"inspect", &"no-such-bundle"]);
     assert_eq!((failed, envelope["ok"].as_bool()), (1, Some(false)));
     assert!(envelope["error"].as_str().unwrap().contains("no-such-bundle"), "{envelope}");
-    let (envelope, failed) = json("fedtt-edge", &["eval", "--adapter", "no-such-file", "--data", "no-such-data"]);
+    let (envelope, failed) = json("fedtt-edge", &[&"eval", &"--adapter", &"no-such-file", &"--data", &"no-such-data"]);
     assert_eq!((failed, envelope["ok"].as_bool()), (1, Some(false)));
 }
 
@@ -44,7 +38,7 @@ fn a_file_that_is_not_onnx_is_refused_by_name() {
     let model = folder.path().join("model.onnx");
     fs::write(&model, "this is not a model").unwrap();
     let bundle = folder.path().join("bundle");
-    let (envelope, failed) = json("fedtt", &["backbone", "prepare", text(&model), "-o", text(&bundle)]);
+    let (envelope, failed) = json("fedtt", &[&"backbone", &"prepare", &model, &"-o", &bundle]);
     assert_eq!(failed, 1);
     assert!(envelope["error"].as_str().unwrap().contains("model.onnx"), "{envelope}");
     assert!(!bundle.exists());
@@ -62,9 +56,10 @@ fn fixtures_verify_or_are_refused_by_operator() {
             if file.extension().is_none_or(|extension| extension != "onnx") {
                 continue;
             }
-            let name = format!("{}-{}", text(&family).rsplit('/').next().unwrap(), file.file_stem().unwrap().display());
+            let stem = |path: &std::path::Path| path.file_stem().unwrap().to_string_lossy().into_owned();
+            let name = format!("{}-{}", stem(&family), stem(&file));
             let bundle = folder.path().join(&name);
-            let (envelope, failed) = json("fedtt", &["backbone", "prepare", text(&file), "-o", text(&bundle)]);
+            let (envelope, failed) = json("fedtt", &[&"backbone", &"prepare", &file, &"-o", &bundle]);
             let refused = match name.as_str() {
                 n if n.contains("ort-fused") => Some(["LayerNormalization", "Attention"].as_slice()),
                 n if n.contains("int8-dynamic") => Some(["MatMulInteger", "DynamicQuantizeLinear"].as_slice()),
@@ -83,9 +78,9 @@ fn fixtures_verify_or_are_refused_by_operator() {
                 };
                 let reference = family.join(reference);
                 for engine in engines() {
-                    let arguments =
-                        ["backbone", "verify", text(&bundle), "--reference", text(&reference), "--engine", engine];
-                    let (envelope, failed) = json("fedtt", &arguments);
+                    let words: [Word; 7] =
+                        [&"backbone", &"verify", &bundle, &"--reference", &reference, &"--engine", &engine];
+                    let (envelope, failed) = json("fedtt", &words);
                     assert_eq!(failed, 0, "{name} on {engine}: {envelope:#}");
                     assert_eq!(envelope["data"]["sites"].as_array().unwrap().len(), 4);
                 }
@@ -109,37 +104,14 @@ fn a_decoder_learns_to_predict_the_next_token() {
     let folder = tempfile::tempdir().unwrap();
     let bundle = folder.path().join("stories");
     let model = shared("models/stories260k");
-    let arguments = [
-        "backbone",
-        "prepare",
-        text(&model.join("model.onnx")),
-        "--tokenizer",
-        text(&model.join("tokenizer.json")),
-        "-o",
-        text(&bundle),
-    ];
-    let prepared = data("fedtt", &arguments);
+    let (file, tokenizer) = (model.join("model.onnx"), model.join("tokenizer.json"));
+    let prepared = data("fedtt", &[&"backbone", &"prepare", &file, &"--tokenizer", &tokenizer, &"-o", &bundle]);
     assert_eq!((prepared["blocks"].as_u64(), prepared["logits"].as_bool()), (Some(5), Some(true)));
 
     let adapter = folder.path().join("play.safetensors");
     let speeches = shared("data/tinyshakespeare/by_speaker.jsonl");
-    let arguments = [
-        "train",
-        "--bundle",
-        text(&bundle),
-        "--task",
-        "lm",
-        "--data",
-        text(&speeches),
-        "--text",
-        "speeches",
-        "--stop-after",
-        "40",
-        "--engine",
-        "tract",
-        "-o",
-        text(&adapter),
-    ];
-    let trained = data("fedtt-edge", &arguments);
+    let learn: [Word; 7] = [&"train", &"--task", &"lm", &"--stop-after", &"40", &"--engine", &"tract"];
+    let from: [Word; 8] = [&"--bundle", &bundle, &"--data", &speeches, &"--text", &"speeches", &"-o", &adapter];
+    let trained = data("fedtt-edge", &[&learn[..], &from].concat());
     assert!(trained["loss"].as_f64().unwrap() < 4.3, "{trained:#}");
 }

@@ -1,7 +1,8 @@
 //! Running the built programs and reading what they say.
 #![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -18,15 +19,18 @@ pub fn program(name: &str) -> Command {
     Command::new(path)
 }
 
+/// A word of a command line.
+pub type Word<'a> = &'a dyn AsRef<OsStr>;
+
 /// Runs a program with `--json` and returns its envelope and exit code.
 ///
 /// # Panics
 /// When what it prints is not one JSON object.
-pub fn json(name: &str, args: &[&str]) -> (Value, i32) {
+pub fn json(name: &str, args: &[Word<'_>]) -> (Value, i32) {
     let output = program(name).args(args).arg("--json").output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     let envelope = serde_json::from_str(&text)
-        .unwrap_or_else(|e| panic!("{name} {args:?}: {e}: {text}{}", String::from_utf8_lossy(&output.stderr)));
+        .unwrap_or_else(|e| panic!("{name}: {e}: {text}{}", String::from_utf8_lossy(&output.stderr)));
     (envelope, code(&output))
 }
 
@@ -34,9 +38,9 @@ pub fn json(name: &str, args: &[&str]) -> (Value, i32) {
 ///
 /// # Panics
 /// When it fails.
-pub fn data(name: &str, args: &[&str]) -> Value {
+pub fn data(name: &str, args: &[Word<'_>]) -> Value {
     let (mut envelope, code) = json(name, args);
-    assert_eq!((code, envelope["ok"].as_bool()), (0, Some(true)), "{name} {args:?}: {envelope:#}");
+    assert_eq!((code, envelope["ok"].as_bool()), (0, Some(true)), "{name}: {envelope:#}");
     envelope["data"].take()
 }
 

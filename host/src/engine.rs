@@ -23,7 +23,12 @@ pub(crate) struct EngineArgs {
 
 impl EngineArgs {
     pub(crate) fn select(&self) -> anyhow::Result<Box<dyn Engine>> {
-        let config = EngineConfig { choice: self.engine, library: self.ort_library.clone(), provider: self.provider, threads: self.threads };
+        let config = EngineConfig {
+            choice: self.engine,
+            library: self.ort_library.clone(),
+            provider: self.provider,
+            threads: self.threads,
+        };
         Ok(fedtt_runtime::select(&config)?)
     }
 

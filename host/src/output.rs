@@ -39,9 +39,10 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let widths: Vec<usize> =
         header.iter().enumerate().map(|(i, title)| cells(i).max().unwrap_or(0).max(title.chars().count())).collect();
     let line = |row: &mut dyn Iterator<Item = &str>| {
-        let padded = row.zip(&widths).enumerate().map(|(i, (cell, &width))| {
-            if i == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
-        });
+        let padded = row
+            .zip(&widths)
+            .enumerate()
+            .map(|(i, (cell, &width))| if i == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") });
         format!("  {}\n", padded.collect::<Vec<_>>().join("  ").trim_end())
     };
     let mut text = line(&mut header.iter().copied());

@@ -56,7 +56,10 @@ pub(crate) fn describe(bundle: &Bundle) -> anyhow::Result<Outcome> {
         .iter()
         .map(|(name, count)| vec![name.to_string(), count.to_string(), bytes(4 * *count as u64)])
         .collect();
-    text += &format!("\nA client would send per round (without a head, f32, before compression):\n{}", table(&["method", "parameters", "bytes"], &rows));
+    text += &format!(
+        "\nA client would send per round (without a head, f32, before compression):\n{}",
+        table(&["method", "parameters", "bytes"], &rows)
+    );
     let data = json!({
         "bundle": bundle.folder(),
         "hash": bundle.hash(),

@@ -54,7 +54,8 @@ fn pooling(word: &str) -> Result<Pooling, String> {
 pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
     let named = args.sites.as_deref().map(named_sites).transpose()?;
     let tokenizer = args.tokenizer.as_deref().map(tokenizer).transpose()?;
-    let licence = args.license.as_deref().map(|path| fs::read_to_string(path).with_context(|| path.display().to_string()));
+    let licence =
+        args.license.as_deref().map(|path| fs::read_to_string(path).with_context(|| path.display().to_string()));
     let licence = licence.transpose()?;
     let backbone =
         prepare(&args.model, named.as_deref()).with_context(|| format!("cannot prepare {}", args.model.display()))?;

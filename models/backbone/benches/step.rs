@@ -146,13 +146,33 @@ fn measure(args: &Args, model: &std::path::Path, backbone: &Backbone, engine: &d
     let peak = (memory("VmHWM") - start) / 1e6;
     let base = rows.first().map_or(1.0, |row| row.1);
     if args.options.contains_key("json") {
-        let times: Vec<String> = rows.iter().map(|(name, s, load)| format!("\"{name}\":{{\"ms\":{:.2},\"load_s\":{load:.2}}}", s * 1e3)).collect();
-        println!("{{\"engine\":\"{}\",\"threads\":{},\"peak_mb\":{peak:.0},{}}}", engine.name(), options.threads, times.join(","));
+        let times: Vec<String> = rows
+            .iter()
+            .map(|(name, s, load)| format!("\"{name}\":{{\"ms\":{:.2},\"load_s\":{load:.2}}}", s * 1e3))
+            .collect();
+        println!(
+            "{{\"engine\":\"{}\",\"threads\":{},\"peak_mb\":{peak:.0},{}}}",
+            engine.name(),
+            options.threads,
+            times.join(",")
+        );
         return;
     }
-    println!("{} on {}: {} x {}, {} threads, peak {peak:.0} MB over start", model.display(), engine.name(), batch, length, options.threads);
+    println!(
+        "{} on {}: {} x {}, {} threads, peak {peak:.0} MB over start",
+        model.display(),
+        engine.name(),
+        batch,
+        length,
+        options.threads
+    );
     for (name, seconds, load) in &rows {
-        println!("  {name:<18}{:>9.1} ms  {:>5.2} x {}  (ready in {load:.1} s)", seconds * 1e3, seconds / base, rows[0].0);
+        println!(
+            "  {name:<18}{:>9.1} ms  {:>5.2} x {}  (ready in {load:.1} s)",
+            seconds * 1e3,
+            seconds / base,
+            rows[0].0
+        );
     }
 }
 

@@ -102,8 +102,7 @@ fn handmade() -> Vec<Vec<u8>> {
 }
 
 fn fixtures() -> Vec<Vec<u8>> {
-    let shared = std::env::var_os("FEDTT_SHARED").map(PathBuf::from);
-    let shared = shared.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared"));
+    let shared = PathBuf::from(option_env!("FEDTT_SHARED_FOUND").unwrap_or_default());
     let names = [
         "bert/optimum-opset18",
         "bert/dynamo-unoptimized-opset20",

@@ -8,6 +8,7 @@ mod opset;
 mod order;
 mod scan;
 mod sequence;
+mod table;
 mod tensor;
 mod transpose;
 mod typed;
@@ -61,6 +62,7 @@ pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Graph, ImportError> {
     order::check(&mut graph)?;
     sequence::take_apart(&mut graph);
     typed::resolve(&mut graph);
+    table::pick_before_unpacking(&mut graph);
     clean::clean(&mut graph)?;
     Ok(graph)
 }

@@ -197,16 +197,11 @@ impl Graph {
         self.weights.retain(|name, _| needed.contains(name));
     }
 
-    /// Makes every reader of `from` (graph outputs too) read `to` instead, except the nodes that make `to` from it.
-    pub fn redirect(&mut self, from: &str, to: &str, except: &HashSet<String>) {
-        for node in &mut self.nodes {
-            if node.outputs.iter().any(|o| except.contains(o)) {
-                continue;
-            }
-            for input in &mut node.inputs {
-                if input == from {
-                    *input = to.to_string();
-                }
+    /// Makes every node that reads `from` read `to` instead. Subgraphs and graph outputs keep what they read.
+    pub fn redirect(&mut self, from: &str, to: &str) {
+        for input in self.nodes.iter_mut().flat_map(|node| &mut node.inputs) {
+            if input == from {
+                *input = to.to_string();
             }
         }
     }

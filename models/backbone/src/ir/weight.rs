@@ -167,8 +167,12 @@ impl Weight {
         match self.dtype {
             DType::F32 => Some(bytes.as_chunks::<4>().0.iter().map(|c| f32::from_le_bytes(*c)).collect()),
             DType::F64 => Some(bytes.as_chunks::<8>().0.iter().map(|c| f64::from_le_bytes(*c) as f32).collect()),
-            DType::F16 => Some(bytes.as_chunks::<2>().0.iter().map(|c| half::f16::from_le_bytes(*c).to_f32()).collect()),
-            DType::BF16 => Some(bytes.as_chunks::<2>().0.iter().map(|c| half::bf16::from_le_bytes(*c).to_f32()).collect()),
+            DType::F16 => {
+                Some(bytes.as_chunks::<2>().0.iter().map(|c| half::f16::from_le_bytes(*c).to_f32()).collect())
+            }
+            DType::BF16 => {
+                Some(bytes.as_chunks::<2>().0.iter().map(|c| half::bf16::from_le_bytes(*c).to_f32()).collect())
+            }
             _ => None,
         }
     }

@@ -119,9 +119,8 @@ fn separates(view: &View<'_>, cut: &str, lower: &[&str]) -> bool {
 
 /// The hidden state and, for a causal language model, the logits.
 fn outputs(view: &View<'_>, hidden: usize, last: &[&str]) -> Result<(String, Option<String>), SiteError> {
-    let float_rank_3 = |name: &&str| {
-        view.facts.rank(name) == Some(3) && view.facts.dtype(name).is_some_and(|t| t.is_float())
-    };
+    let float_rank_3 =
+        |name: &&str| view.facts.rank(name) == Some(3) && view.facts.dtype(name).is_some_and(|t| t.is_float());
     let names: Vec<&str> = view.graph.outputs.iter().map(|p| p.name.as_str()).collect();
     let after_last = |name: &&str| depends_on(view, name, last);
     let logits = names
@@ -130,7 +129,8 @@ fn outputs(view: &View<'_>, hidden: usize, last: &[&str]) -> Result<(String, Opt
         .filter(float_rank_3)
         .filter(after_last)
         .find(|name| view.width(name).is_some_and(|w| w != hidden));
-    let state = names.iter().copied().filter(float_rank_3).filter(after_last).find(|name| view.width(name) == Some(hidden));
+    let state =
+        names.iter().copied().filter(float_rank_3).filter(after_last).find(|name| view.width(name) == Some(hidden));
     let no_output = || SiteError::NoOutput { outputs: names.join(", ") };
     let state = state.or_else(|| final_norm(view, hidden, last)).ok_or_else(no_output)?;
     Ok((state.to_string(), logits.map(str::to_string)))
@@ -154,8 +154,19 @@ fn depends_on(view: &View<'_>, value: &str, on: &[&str]) -> bool {
 /// residual sum reaches through norms.
 fn final_norm<'a>(view: &View<'a>, hidden: usize, last: &[&'a str]) -> Option<&'a str> {
     const NORM: &[&str] = &[
-        "Add", "Sub", "Mul", "Div", "Pow", "Sqrt", "Reciprocal", "ReduceMean", "Cast", "Identity", "LayerNormalization",
-        "RMSNormalization", "Reshape",
+        "Add",
+        "Sub",
+        "Mul",
+        "Div",
+        "Pow",
+        "Sqrt",
+        "Reciprocal",
+        "ReduceMean",
+        "Cast",
+        "Identity",
+        "LayerNormalization",
+        "RMSNormalization",
+        "Reshape",
     ];
     let mut derived: HashSet<&str> = last.iter().copied().collect();
     let mut state = None;
@@ -183,8 +194,10 @@ pub fn with_named_sites(graph: &Graph, facts: &Facts, named: &[(String, String)]
     let view = View::new(graph, facts);
     let mut sites = Vec::new();
     for (id, tensor) in named {
-        let refuse = |problem: &str| SiteError::Named { id: id.clone(), tensor: tensor.clone(), problem: problem.into() };
-        let (block, kind) = id.split_once('.').ok_or_else(|| refuse("has an id that is not <block>.attn or <block>.mlp"))?;
+        let refuse =
+            |problem: &str| SiteError::Named { id: id.clone(), tensor: tensor.clone(), problem: problem.into() };
+        let (block, kind) =
+            id.split_once('.').ok_or_else(|| refuse("has an id that is not <block>.attn or <block>.mlp"))?;
         let block = block.parse().map_err(|_| refuse("has an id whose block is not a number"))?;
         let kind = match kind {
             "attn" => SiteKind::Attn,
@@ -204,5 +217,12 @@ pub fn with_named_sites(graph: &Graph, facts: &Facts, named: &[(String, String)]
     let Some(last) = sites.last() else { return Err(SiteError::NoSites) };
     let blocks = sites.iter().map(|s| s.block).max().map_or(0, |b| b + 1);
     let (hidden_state, logits) = outputs(&view, last.width_out, &[last.tensor.as_str()])?;
-    Ok(Anatomy { hidden: last.width_out, branches: Vec::new(), streams: vec![None; blocks], hidden_state, logits, sites })
+    Ok(Anatomy {
+        hidden: last.width_out,
+        branches: Vec::new(),
+        streams: vec![None; blocks],
+        hidden_state,
+        logits,
+        sites,
+    })
 }

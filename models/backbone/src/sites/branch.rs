@@ -19,7 +19,9 @@ pub(super) fn query_and_value(view: &View<'_>, context: &str, block: usize) -> V
     let query = mix
         .input(0)
         .and_then(|p| first_behind(view, p, |node| node.is("Softmax")))
-        .and_then(|softmax| first_behind(view, softmax.input(0)?, |node| node.is("MatMul") && !view.is_projection(node)))
+        .and_then(|softmax| {
+            first_behind(view, softmax.input(0)?, |node| node.is("MatMul") && !view.is_projection(node))
+        })
         .and_then(|scores| projection_behind(view, scores.input(0)?));
     let value = mix.input(1).and_then(|v| projection_behind(view, v));
     let fused = match (query, value) {
@@ -47,7 +49,9 @@ fn first_behind<'a>(view: &View<'a>, value: &'a str, fits: impl Fn(&Node) -> boo
         if fits(node) {
             return Some(node);
         }
-        pending.extend(node.inputs.iter().map(String::as_str).filter(|v| view.facts.dtype(v).is_none_or(|t| t.is_float())));
+        pending.extend(
+            node.inputs.iter().map(String::as_str).filter(|v| view.facts.dtype(v).is_none_or(|t| t.is_float())),
+        );
     }
     None
 }

@@ -85,7 +85,9 @@ pub enum SiteError {
     )]
     NoSites,
     /// Blocks do not each have one attention and one MLP site.
-    #[error("block {block} has no {missing} site; name the sites with --sites FILE ({found} sites were found: {names})")]
+    #[error(
+        "block {block} has no {missing} site; name the sites with --sites FILE ({found} sites were found: {names})"
+    )]
     Lopsided {
         /// The block.
         block: usize,
@@ -156,7 +158,9 @@ impl<'a> View<'a> {
     /// Whether `node` multiplies data by constant weights, and nothing else.
     pub(crate) fn is_projection(&self, node: &Node) -> bool {
         let by_constant = match (node.domain.as_str(), node.op.as_str()) {
-            ("", "MatMul" | "Gemm") => node.input(1).is_some_and(|w| self.is_constant(w) && self.facts.rank(w) != Some(1)),
+            ("", "MatMul" | "Gemm") => {
+                node.input(1).is_some_and(|w| self.is_constant(w) && self.facts.rank(w) != Some(1))
+            }
             ("com.microsoft", "MatMulNBits") => true,
             _ => false,
         };

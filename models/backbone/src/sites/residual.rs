@@ -20,9 +20,30 @@ pub(super) struct Residual<'a> {
 /// Operators a projection's output may pass through on its way to the residual sum, as long as whatever else they
 /// read is constant or comes from that output too. Norms, decomposed or not, are made of these; activations are not.
 const PASSES: &[&str] = &[
-    "Add", "Sub", "Mul", "Div", "Pow", "Sqrt", "Reciprocal", "Neg", "Abs", "Clip", "Max", "Min", "ReduceMean", "ReduceSum",
-    "Cast", "Identity", "Dropout", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "LayerNormalization",
-    "RMSNormalization", "Where",
+    "Add",
+    "Sub",
+    "Mul",
+    "Div",
+    "Pow",
+    "Sqrt",
+    "Reciprocal",
+    "Neg",
+    "Abs",
+    "Clip",
+    "Max",
+    "Min",
+    "ReduceMean",
+    "ReduceSum",
+    "Cast",
+    "Identity",
+    "Dropout",
+    "Reshape",
+    "Flatten",
+    "Squeeze",
+    "Unsqueeze",
+    "LayerNormalization",
+    "RMSNormalization",
+    "Where",
 ];
 
 /// Finds them all, in the order the graph computes their sums.
@@ -95,7 +116,9 @@ fn attention_above(view: &View<'_>, value: &str, sums: &HashSet<&str>) -> bool {
         if node.is("Softmax") {
             return true;
         }
-        pending.extend(node.inputs.iter().map(String::as_str).filter(|v| view.facts.dtype(v).is_none_or(|t| t.is_float())));
+        pending.extend(
+            node.inputs.iter().map(String::as_str).filter(|v| view.facts.dtype(v).is_none_or(|t| t.is_float())),
+        );
     }
     false
 }

@@ -52,7 +52,13 @@ const BATCH: &str = "batch";
 const SEQUENCE: &str = "sequence";
 
 /// Pools `hidden` (`[batch, sequence, hidden]`) and applies the head.
-pub(super) fn pooled_head(g: &mut Grafted, hidden: &str, mask: Option<&str>, pooling: Pooling, head: &HeadForm) -> String {
+pub(super) fn pooled_head(
+    g: &mut Grafted,
+    hidden: &str,
+    mask: Option<&str>,
+    pooling: Pooling,
+    head: &HeadForm,
+) -> String {
     let hidden = g.builder.cast(hidden, DType::F32);
     let mut x = pool(&mut g.builder, &hidden, mask, pooling);
     if let Some((form, activation)) = &head.hidden {

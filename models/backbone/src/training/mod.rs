@@ -173,7 +173,9 @@ impl TrainingGraph {
         let mut gradients = Vec::new();
         for factor in &g.inputs {
             let gradient = cotangents.get(factor).ok_or_else(|| {
-                TrainingError::Task(format!("the loss does not depend on `{factor}`; its site does not reach the output"))
+                TrainingError::Task(format!(
+                    "the loss does not depend on `{factor}`; its site does not reach the output"
+                ))
             })?;
             gradients.push(name_output(b, gradient, &gradient_of(factor)));
         }
@@ -282,7 +284,7 @@ fn start_from(
     }
     *graph = b.graph;
     *facts = b.facts;
-    graph.redirect(&stream, &value, &HashSet::new());
+    graph.redirect(&stream, &value);
     graph.prune();
     drop_unread_inputs(graph);
     Ok(())
@@ -317,11 +319,8 @@ fn check_head(g: &Grafted, spec: &TrainingSpec, outputs: &str) -> Result<(), Tra
 
 /// Keeps only `outputs`, and only what they need.
 fn retarget(graph: &mut Graph, outputs: &[&str], facts: &Facts) {
-    let port = |name: &&str| Port {
-        name: name.to_string(),
-        dtype: facts.dtype(name).unwrap_or(DType::F32),
-        shape: None,
-    };
+    let port =
+        |name: &&str| Port { name: name.to_string(), dtype: facts.dtype(name).unwrap_or(DType::F32), shape: None };
     graph.outputs = outputs.iter().map(port).collect();
     graph.prune();
 }

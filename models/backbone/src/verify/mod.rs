@@ -57,7 +57,9 @@ pub struct SiteCheck {
 impl SiteCheck {
     /// The largest error of all that was measured, as a share of what is tolerated.
     pub fn worst(&self, tolerance: &Tolerance) -> f64 {
-        let by = |error: Option<f64>, tolerated: f64| error.map_or(0.0, |e| if e.is_nan() { f64::INFINITY } else { e / tolerated });
+        let by = |error: Option<f64>, tolerated: f64| {
+            error.map_or(0.0, |e| if e.is_nan() { f64::INFINITY } else { e / tolerated })
+        };
         by(self.finite_difference, tolerance.finite_difference)
             .max(by(self.gradient_zero, tolerance.gradient))
             .max(by(self.gradient_nonzero, tolerance.gradient))
@@ -200,7 +202,8 @@ impl Probes<'_> {
             Tensor::F32(array) => Ok(array),
             _ => Err(VerifyError::Unexpected(format!("`{name}` with a type other than f32"))),
         });
-        let mut next = |name: &str| floats.next().unwrap_or_else(|| Err(VerifyError::Unexpected(format!("no `{name}`"))));
+        let mut next =
+            |name: &str| floats.next().unwrap_or_else(|| Err(VerifyError::Unexpected(format!("no `{name}`"))));
         let loss = next("loss")?.iter().next().copied().map_or(f64::NAN, f64::from);
         let hidden = next("hidden")?;
         let gradients = gradients.iter().map(|name| next(name)).collect::<Result<_, _>>()?;

@@ -95,8 +95,12 @@ impl Reference {
             return Err(ReferenceError::Shape { tensor: "R".into(), found: r.shape().to_vec(), expected });
         }
         let mut feeds = HashMap::new();
-        let names =
-            [(Role::Ids, "input_ids"), (Role::Mask, "attention_mask"), (Role::Types, "token_type_ids"), (Role::Positions, "position_ids")];
+        let names = [
+            (Role::Ids, "input_ids"),
+            (Role::Mask, "attention_mask"),
+            (Role::Types, "token_type_ids"),
+            (Role::Positions, "position_ids"),
+        ];
         for (role, name) in names {
             match self.integers.get(name) {
                 Some(ids) => {

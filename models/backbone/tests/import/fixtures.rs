@@ -11,15 +11,8 @@ use ndarray::{ArrayD, IxDyn};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
-fn fixtures() -> Option<PathBuf> {
-    let shared = std::env::var_os("FEDTT_SHARED").map(PathBuf::from);
-    let shared = shared.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared"));
-    let folder = shared.join("fixtures");
-    if !folder.is_dir() {
-        eprintln!("not run: {} is not there (set FEDTT_SHARED)", folder.display());
-        return None;
-    }
-    Some(folder)
+fn fixtures() -> PathBuf {
+    Path::new(option_env!("FEDTT_SHARED_FOUND").unwrap_or_default()).join("fixtures")
 }
 
 fn tensor(file: &SafeTensors, name: &str) -> Tensor {
@@ -60,7 +53,7 @@ fn difference(engine: &dyn Engine, path: &Path, probe: &Value) -> f32 {
 }
 
 fn compare(engine: &dyn Engine, skip: &[&str]) {
-    let Some(folder) = fixtures() else { return };
+    let folder = fixtures();
     let mut failures = Vec::new();
     let mut compared = 0;
     for family in fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_dir()) {
@@ -84,6 +77,7 @@ fn compare(engine: &dyn Engine, skip: &[&str]) {
 }
 
 #[test]
+#[cfg_attr(not(shared), ignore = "needs the fixtures beside the repository")]
 fn on_onnx_runtime() {
     match OrtEngine::new(OrtOptions { threads: 1, ..OrtOptions::default() }) {
         Ok(engine) => compare(&engine, &[]),
@@ -93,6 +87,7 @@ fn on_onnx_runtime() {
 
 /// tract lacks fused operators and dynamic quantisation, which training refuses anyway.
 #[test]
+#[cfg_attr(not(shared), ignore = "needs the fixtures beside the repository")]
 fn on_tract() {
     compare(&TractEngine::new(1), &["ort-fused", "int8-dynamic"]);
 }

@@ -223,3 +223,33 @@ fn deep_nesting_is_refused() {
     let nodes = vec![node("If", &["c"], &["y"], vec![graph_attr("then_branch", inner)])];
     assert!(refusal(&x_to_y(nodes, vec![])).contains("deep"));
 }
+
+#[test]
+fn rows_are_picked_from_a_packed_table_before_they_are_unpacked() {
+    let table = TensorProto {
+        name: "t".into(),
+        dims: vec![3, 2],
+        data_type: 3,
+        int32_data: vec![1, 2, 3, 4, 5, 6],
+        ..TensorProto::default()
+    };
+    let packed = |scale: TensorProto, axis: i64| {
+        let nodes = vec![
+            node("DequantizeLinear", &["t", "s"], &["f"], vec![int("axis", axis)]),
+            node("Gather", &["f", "x"], &["y"], vec![]),
+        ];
+        let inputs = vec![value("x", DType::I64, &[2])];
+        model(17, graph(nodes, vec![table.clone(), scale], inputs, vec![value("y", DType::F32, &[2, 2])]))
+    };
+    let by_column = packed(floats_tensor("s", &[2], &[0.5, 2.0]), 1);
+    let imported = import(&by_column).unwrap();
+    assert_eq!(ops(&imported), ["Gather", "DequantizeLinear"]);
+    let engine = TractEngine::new(1);
+    let mut session = engine.load(&to_model(&imported, None).unwrap(), &SessionOptions::default()).unwrap();
+    let rows = ndarray::arr1(&[2i64, 0]).into_dyn().into();
+    let output = session.run(&[("x", &rows)], &["y"]).unwrap().remove(0);
+    assert_eq!(output.as_f32().unwrap().iter().copied().collect::<Vec<_>>(), [2.5, 12.0, 0.5, 4.0]);
+
+    let by_row = packed(floats_tensor("s", &[3], &[0.5, 1.0, 2.0]), 0);
+    assert_eq!(ops(&import(&by_row).unwrap()), ["DequantizeLinear", "Gather"]);
+}

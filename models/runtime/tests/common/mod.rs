@@ -45,15 +45,9 @@ pub fn gpu(provider: Provider) -> Result<OrtEngine, String> {
     engine.load(&probe.model(), &Default::default()).map(|_| engine).map_err(|e| e.to_string())
 }
 
-/// The folder with the fixtures, or a line on stderr that says what is not run.
-pub fn shared(what: &str) -> Option<PathBuf> {
-    let beside_the_repository = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
-    let folder = std::env::var_os("FEDTT_SHARED").map_or_else(beside_the_repository, PathBuf::from);
-    let found = folder.is_dir();
-    if !found {
-        eprintln!("NOT RUN: {what}: there is no {}", folder.display());
-    }
-    found.then_some(folder)
+/// The folder with the fixtures, for tests that are ignored where it is absent.
+pub fn shared() -> PathBuf {
+    PathBuf::from(option_env!("FEDTT_SHARED_FOUND").unwrap_or_default())
 }
 
 /// A node's attribute.
