@@ -3,13 +3,19 @@
 use super::emit::{expand_to, zeros_like};
 use super::slicing::{Length, pad_with_zeros};
 use super::{Builder, Call, Grads};
-use crate::ir::Attr;
+use crate::ir::{Attr, DType};
 use crate::vjp::VjpError;
 
-fn adding(axis: Option<usize>) -> Vec<(&'static str, Attr)> {
+/// `zeros` with `updates` added at `indices`; half floats are summed in single precision, the only one engines have.
+fn scatter_add(b: &mut Builder, op: &str, [zeros, indices, updates]: [&str; 3], axis: Option<usize>) -> String {
     let mut attrs = vec![("reduction", Attr::Str("add".into()))];
     attrs.extend(axis.map(|axis| ("axis", Attr::Int(axis as i64))));
-    attrs
+    if b.facts.dtype(zeros) != Some(DType::F16) {
+        return b.op(op, &[zeros, indices, updates], &attrs);
+    }
+    let (zeros, updates) = (b.cast(zeros, DType::F32), b.cast(updates, DType::F32));
+    let sum = b.op(op, &[&zeros, indices, &updates], &attrs);
+    b.cast(&sum, DType::F16)
 }
 
 /// Zeros in the shape of the first input, with `g` added along `axis` at the one-dimensional `indices`.
@@ -26,13 +32,13 @@ pub(super) fn scatter_along(
     if axis == 0 {
         let column = b.ints(&[1]);
         let indices = b.op("Unsqueeze", &[indices, &column], &[]);
-        return Ok(b.op("ScatterND", &[&zeros, &indices, g], &adding(None)));
+        return Ok(scatter_add(b, "ScatterND", [&zeros, &indices, g], None));
     }
     let others: Vec<i64> = (0..rank).filter(|&i| i != axis).map(|i| i as i64).collect();
     let others = b.ints(&others);
     let indices = b.op("Unsqueeze", &[indices, &others], &[]);
     let indices = expand_to(b, &indices, g);
-    Ok(b.op("ScatterElements", &[&zeros, &indices, g], &adding(Some(axis))))
+    Ok(scatter_add(b, "ScatterElements", [&zeros, &indices, g], Some(axis)))
 }
 
 /// One constant position: zeros around dy. Others: dy added at the indices.
@@ -84,7 +90,7 @@ pub(super) fn gather_elements(b: &mut Builder, call: &Call<'_>) -> Grads {
     let x = call.x(0)?;
     let axis = call.axis(call.node.int("axis").unwrap_or(0), call.rank(b, x)?)?;
     let zeros = zeros_like(b, x);
-    let grad = b.op("ScatterElements", &[&zeros, call.x(1)?, call.dy()?], &adding(Some(axis)));
+    let grad = scatter_add(b, "ScatterElements", [&zeros, call.x(1)?, call.dy()?], Some(axis));
     call.first(grad)
 }
 
@@ -94,7 +100,7 @@ pub(super) fn gather_nd(b: &mut Builder, call: &Call<'_>) -> Grads {
         return Err(call.error("batch_dims other than 0 has no rule; re-export without it"));
     }
     let zeros = zeros_like(b, call.x(0)?);
-    let grad = b.op("ScatterND", &[&zeros, call.x(1)?, call.dy()?], &adding(None));
+    let grad = scatter_add(b, "ScatterND", [&zeros, call.x(1)?, call.dy()?], None);
     call.first(grad)
 }
 
