@@ -4,6 +4,7 @@
 mod cases;
 mod check;
 mod fusion;
+mod half;
 mod refusals;
 
 use std::collections::BTreeSet;
