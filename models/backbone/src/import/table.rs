@@ -23,14 +23,14 @@ pub(super) fn pick_before_unpacking(graph: &mut Graph) {
             nodes.push(node);
             continue;
         };
-        let rows = format!("{}.packed", node.outputs[0]);
+        let (table, rows) = (unpack.inputs[0].clone(), format!("{}.packed", node.outputs[0]));
         let unpack = Node {
             name: node.name.clone(),
             inputs: [std::slice::from_ref(&rows), &unpack.inputs[1..]].concat(),
             outputs: std::mem::replace(&mut node.outputs, vec![rows]),
             ..unpack.clone()
         };
-        node.inputs[0].clone_from(&unpacked[&node.inputs[0]].inputs[0]);
+        node.inputs[0] = table;
         nodes.extend([node, unpack]);
     }
     graph.nodes = nodes;
