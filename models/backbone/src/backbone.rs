@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bundle::{Bundle, BundleError};
 use crate::export::{self, ExportError, WeightsFile};
-use crate::ir::{DType, Graph, Port};
+use crate::ir::{DType, Graph, Port, PortDim};
 use crate::shape::Facts;
 use crate::sites::{Anatomy, Site, SiteError, SiteKind, dissect, with_named_sites};
 
@@ -48,8 +48,8 @@ pub enum BackboneError {
     /// The bundle's graph cannot be read.
     #[error(transparent)]
     Bundle(#[from] BundleError),
-    /// It has an input nobody would know how to feed.
-    #[error("input `{input}` is not understood: {advice}")]
+    /// It has an input that nobody would know how to feed, or that takes one size only.
+    #[error("input `{input}` cannot be fed: {advice}")]
     Input {
         /// The input.
         input: String,
@@ -172,8 +172,44 @@ fn role(port: &Port) -> Result<(Role, String), BackboneError> {
         n if n.contains("id") || n.contains("token") => Ok(Role::Ids),
         _ => Err("a backbone takes token ids, attention mask, token types and position ids; re-export with only these"),
     };
-    match role {
-        Ok(role) => Ok((role, port.name.clone())),
-        Err(advice) => Err(BackboneError::Input { input: port.name.clone(), advice: advice.into() }),
+    let refuse = |advice: String| Err(BackboneError::Input { input: port.name.clone(), advice });
+    let fixed = port.shape.iter().flatten().find_map(|dim| match dim {
+        PortDim::Known(size) => Some(size),
+        _ => None,
+    });
+    match (role, fixed) {
+        (Ok(Role::Ids), Some(size)) => refuse(format!(
+            "the export fixed one of its dimensions to {size}; re-export with dynamic batch and sequence axes \
+             (dynamic_axes or dynamic_shapes)"
+        )),
+        (Ok(role), _) => Ok((role, port.name.clone())),
+        (Err(advice), _) => refuse(advice.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn input(name: &str, shape: [PortDim; 2]) -> Port {
+        Port { name: name.into(), dtype: DType::I64, shape: Some(shape.to_vec()) }
+    }
+
+    #[test]
+    fn inputs_are_known_by_their_names() {
+        let of = |name: &str| role(&input(name, [PortDim::Unknown, PortDim::Unknown])).map(|(role, _)| role).ok();
+        assert_eq!(of("input_ids"), Some(Role::Ids));
+        assert_eq!(of("attention_mask"), Some(Role::Mask));
+        assert_eq!(of("token_type_ids"), Some(Role::Types));
+        assert_eq!(of("position_ids"), Some(Role::Positions));
+        assert_eq!(of("past_key_values.0.key"), None);
+    }
+
+    #[test]
+    fn an_export_of_one_size_is_refused() {
+        let error = role(&input("input_ids", [PortDim::Symbol("batch".into()), PortDim::Known(128)])).unwrap_err();
+        assert!(error.to_string().contains("128") && error.to_string().contains("dynamic_axes"), "{error}");
     }
 }
