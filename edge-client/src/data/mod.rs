@@ -137,11 +137,10 @@ impl Dataset {
         if examples.is_empty() {
             return Err(DataError::file(name, format!("holds no examples (read as {format})")));
         }
-        if options.labelled {
-            if let Some(bare) = examples.iter().find(|e| e.label.is_none()) {
-                let message = format!("no label (read as {format}); name its column with --label");
-                return Err(DataError::line(name, bare.line, message));
-            }
+        let bare = examples.iter().find(|e| e.label.is_none());
+        if let Some(bare) = bare.filter(|_| options.labelled) {
+            let message = format!("no label (read as {format}); name its column with --label");
+            return Err(DataError::line(name, bare.line, message));
         }
         Ok(Dataset { name: name.to_string(), examples })
     }

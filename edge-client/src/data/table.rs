@@ -19,10 +19,14 @@ pub(super) fn read(name: &str, content: &str, delimiter: u8, options: &ReadOptio
         .flexible(true)
         .from_reader(content.as_bytes());
     let mut rows = Vec::new();
+    let (mut line, mut counted) = (1, 0);
     for record in reader.records() {
         let record = record.map_err(|e| DataError::file(name, e.to_string()))?;
-        // The reader counts a skipped blank line into the record after it.
-        let line = record.position().map_or(0, |p| p.line() as usize);
+        // The position is where the reader went on, before any blank lines it then skipped.
+        let mut start = record.position().map_or(0, |p| p.byte() as usize);
+        start += content.as_bytes()[start..].iter().take_while(|b| matches!(b, b'\n' | b'\r')).count();
+        line += content.as_bytes()[counted..start].iter().filter(|&&b| b == b'\n').count();
+        counted = start;
         rows.push((line, record));
     }
     let Some((_, first)) = rows.first() else { return Ok(Vec::new()) };

@@ -123,7 +123,7 @@ pub fn train(
     if data.train.rows.is_empty() {
         return Err(TrainError::Empty);
     }
-    Run::new(set, data, shape, settings, policy)?.to_end(model, observer)
+    Run::new(set, data, shape, settings, policy)?.run_to_end(model, observer)
 }
 
 struct Run<'a> {
@@ -184,7 +184,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    fn to_end(mut self, model: &mut AdaptedModel, observer: &mut dyn Observer) -> Result<Trained, TrainError> {
+    fn run_to_end(mut self, model: &mut AdaptedModel, observer: &mut dyn Observer) -> Result<Trained, TrainError> {
         let total = (self.steps_per_epoch * self.settings.epochs) as u64;
         observer.started(&Plan {
             examples: self.lengths.len(),
@@ -211,7 +211,7 @@ impl<'a> Run<'a> {
                     if self.out_of_patience() {
                         break 'run;
                     }
-                } else if self.policy.is_some_and(|p| self.optimiser.state().step % p.every.max(1) == 0) {
+                } else if self.policy.is_some_and(|p| self.optimiser.state().step.is_multiple_of(p.every.max(1))) {
                     self.save()?;
                 }
             }
