@@ -16,12 +16,12 @@ use serde::de::DeserializeOwned;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Training")]
 pub(crate) struct ScheduleArgs {
-    /// Passes over the data [default: 3, lm 1]
+    /// Passes over the data [default: as many as make about 300 steps, from 3 (lm: 1) to 50]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     epochs: Option<u32>,
-    /// Examples in a batch
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4096))]
-    batch: u32,
+    /// Examples in a batch [default: 16; 8 below 1,000 examples, 32 from 20,000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    batch: Option<u32>,
     /// Batches whose gradients make one step
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
     accumulate: u32,
@@ -32,7 +32,7 @@ pub(crate) struct ScheduleArgs {
     #[arg(long, value_name = "RATE", value_parser = positive)]
     lr: Option<f32>,
     /// Learning rate of the head
-    #[arg(long, value_name = "RATE", default_value_t = 5e-3, value_parser = positive)]
+    #[arg(long, value_name = "RATE", default_value_t = 2e-2, value_parser = positive)]
     head_lr: f32,
     /// Share of the steps over which the rate rises to its full value
     #[arg(long, value_name = "SHARE", default_value_t = 0.06)]
@@ -106,18 +106,22 @@ pub(crate) struct AdapterArgs {
 }
 
 impl ScheduleArgs {
-    pub(crate) fn settings(&self, adapter: AdapterConfig, task: TaskKind) -> TrainSettings {
+    /// The settings for a data set of `examples`.
+    pub(crate) fn settings(&self, adapter: AdapterConfig, task: TaskKind, examples: usize) -> TrainSettings {
         let rate = match adapter.method {
             Method::Tt => 5e-3,
             Method::Dense => 1e-3,
             Method::Lora | Method::FfaLora => 2e-3,
         };
-        let epochs = if task == TaskKind::Lm { 1 } else { 3 };
+        let batch = self.batch.map_or_else(|| usual_batch(examples), |batch| batch as usize);
+        let steps = examples.div_ceil(batch).div_ceil(self.accumulate as usize).max(1);
+        let fewest = if task == TaskKind::Lm { 1 } else { 3 };
+        let epochs = USUAL_STEPS.div_ceil(steps).clamp(fewest, 50);
         TrainSettings {
             adapter,
             train_norms: false,
-            epochs: self.epochs.unwrap_or(epochs) as usize,
-            batch: self.batch as usize,
+            epochs: self.epochs.map_or(epochs, |epochs| epochs as usize),
+            batch,
             accumulate: self.accumulate as usize,
             max_length: self.max_length as usize,
             rate: self.lr.unwrap_or(rate),
@@ -156,6 +160,18 @@ impl AdapterArgs {
         config.bias &= !self.no_bias;
         config.validate()?;
         Ok(config)
+    }
+}
+
+/// Steps a run takes at least where neither epochs nor more data say otherwise.
+const USUAL_STEPS: usize = 300;
+
+/// Small batches make many steps of few examples; large ones spread a step's fixed cost over many.
+fn usual_batch(examples: usize) -> usize {
+    match examples {
+        0..1_000 => 8,
+        1_000..20_000 => 16,
+        _ => 32,
     }
 }
 

@@ -122,7 +122,7 @@ pub(crate) fn run(args: &TrainArgs, output: Output) -> anyhow::Result<()> {
     let mut progress = Progress::new(output.is_json());
     let source = Source::open(args.backbone.bundle.as_deref())?;
     let files = Files::read(args)?;
-    let settings = settings(args)?;
+    let settings = settings(args, files.train.examples.len())?;
     let encoder = source.encoder(settings.max_length)?;
     let header = header(args, &source, &files, settings)?;
     let data = training_data(args, &source, &encoder, &header, &files)?;
@@ -197,8 +197,8 @@ impl Files {
     }
 }
 
-fn settings(args: &TrainArgs) -> anyhow::Result<TrainSettings> {
-    let mut settings = args.schedule.settings(args.adapter.config()?, args.task);
+fn settings(args: &TrainArgs, examples: usize) -> anyhow::Result<TrainSettings> {
+    let mut settings = args.schedule.settings(args.adapter.config()?, args.task, examples);
     settings.stop_after = args.stop_after;
     settings.train_norms = args.adapter.train_norms;
     Ok(settings)

@@ -58,7 +58,7 @@ impl Default for TrainSettings {
             accumulate: 1,
             max_length: 128,
             rate: 5e-3,
-            head_rate: 5e-3,
+            head_rate: 2e-2,
             warmup: 0.06,
             decay: Decay::Linear,
             floor: 0.0,
