@@ -1,7 +1,7 @@
 //! Engines that run ONNX graphs.
 //!
 //! An [`Engine`] turns a [`Model`] into a [`Session`]; a session runs it. Two engines exist: ONNX Runtime, loaded at
-//! run time from a library found on the machine, and tract, which is always there. [`select`] picks one.
+//! run time from a library found on the machine, and tract, which is always there. [`select()`] picks one.
 #![forbid(unsafe_code)]
 
 pub mod engine;
