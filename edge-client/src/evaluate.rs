@@ -73,16 +73,6 @@ impl TargetScale {
 }
 
 impl Evaluation {
-    /// Larger is better: accuracy, or the negative of the error or of the nats per token; ties go to the lower loss.
-    pub fn score(&self) -> [f64; 2] {
-        let first = match &self.metrics {
-            Metrics::Classify(m) => m.accuracy,
-            Metrics::Regress(m) => -m.mse,
-            Metrics::Lm(m) => -m.nats_per_token,
-        };
-        [first, -self.loss]
-    }
-
     /// The figure people look at first, with its name.
     pub fn headline(&self) -> (&'static str, f64) {
         match &self.metrics {

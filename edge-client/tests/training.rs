@@ -108,7 +108,7 @@ fn the_same_seed_gives_the_same_adapter_also_through_an_interruption() {
 fn training_raises_held_out_accuracy() {
     let bench = Bench::new(TrainSettings { epochs: 6, ..settings() }, 160, 60);
     let trained = bench.run(None, None).unwrap();
-    let score = |i: usize| trained.history[i].1.score()[0];
+    let score = |i: usize| trained.history[i].1.headline().1;
     let best = trained.best.unwrap();
     assert!(score(best) > score(0) + 0.25, "{} after {}", score(best), score(0));
 }

@@ -47,7 +47,7 @@ pub(crate) struct TrainArgs {
     /// File to learn from: tsv, csv, jsonl, labelled lines, or plain text for lm [default: the embedded field reports]
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
-    /// File of held-out examples: watched while training, and the best adapter on them is kept
+    /// File of held-out examples: watched while training; the adapter with the lowest loss on them is kept
     #[arg(long, value_name = "FILE")]
     dev: Option<PathBuf>,
     /// Without --dev, the share of the examples held out; at most 1000 examples

@@ -97,11 +97,12 @@ pub(crate) struct Position {
     step: usize,
     /// Held-out evaluations so far.
     history: Vec<(f64, Evaluation)>,
-    /// Which of them was best.
+    /// Which of them was best: the one with the lowest loss. Accuracy on a few held-out examples moves in steps too
+    /// coarse to choose by.
     best: Option<usize>,
-    /// Its score.
+    /// Its loss.
     #[serde(with = "exact")]
-    best_score: [f64; 2],
+    best_loss: [f64; 1],
     /// Sum of step losses since the last evaluation, their number, and the mean of the last completed stretch.
     #[serde(with = "exact")]
     losses: [f64; 3],
@@ -296,11 +297,11 @@ impl<'a> Run<'a> {
         let (epochs, loss) = (self.epochs_done(), stepped.then_some(self.position.losses[2]));
         if let Some(dev) = &self.data.dev {
             let evaluation = evaluate(model, &self.set, dev, self.shape, self.data.scale)?;
-            let better = self.position.best.is_none() || evaluation.score() > self.position.best_score;
+            let better = self.position.best.is_none() || evaluation.loss < self.position.best_loss[0];
             observer.evaluated(epochs, loss, Some(&evaluation), better);
             if better {
                 self.position.best = Some(self.position.history.len());
-                self.position.best_score = evaluation.score();
+                self.position.best_loss = [evaluation.loss];
                 self.best_set = Some(self.set.clone());
             }
             self.position.history.push((epochs, evaluation));

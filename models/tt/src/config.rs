@@ -42,9 +42,10 @@ pub enum Sites {
 #[serde(rename_all = "lowercase")]
 pub enum Init {
     /// Cores ~ N(0, 1) / sqrt(r_i) * s^(1/d) with s = sqrt(1 / (in + out)); biases ~ U(+-1 / sqrt(out)).
-    #[default]
     Loretta,
-    /// The same with the last core and the bias of `up` zero: the adapter starts as the identity.
+    /// The same with the last core and the bias of `up` zero: the adapter starts as the identity, so that training
+    /// starts from the backbone as it is and not from a noisy copy of it.
+    #[default]
     Identity,
 }
 
@@ -85,8 +86,8 @@ pub struct HeadConfig {
     pub bias: bool,
 }
 
-/// Settings of all adapters of a model and of its head. `AdapterConfig::default()` is FedTT as published: bottleneck
-/// 64, rank 5, ReLU, biases, LoRETTA's init, after attention and MLP of every block.
+/// Settings of all adapters of a model and of its head. `AdapterConfig::default()` is FedTT: bottleneck
+/// 64, rank 5, ReLU, biases, the identity start, after attention and MLP of every block.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdapterConfig {
@@ -133,7 +134,7 @@ impl Default for AdapterConfig {
             activation: Activation::Relu,
             scaling: None,
             bias: true,
-            init: Init::Loretta,
+            init: Init::Identity,
             sites: Sites::Both,
             depth: None,
             head: HeadConfig::default(),
