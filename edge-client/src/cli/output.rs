@@ -38,7 +38,7 @@ impl Output {
 
     /// Prints why the command failed.
     pub(crate) fn failure(self, error: &anyhow::Error) {
-        let message = format!("{error:#}");
+        let message = told_once(error);
         // Whoever closed the stream does not read the message either.
         let _ = if self.json {
             let envelope = json!({ "version": VERSION, "command": self.command, "ok": false, "error": message });
@@ -49,10 +49,30 @@ impl Output {
     }
 }
 
+/// The error with its causes; a cause that an error's own text already tells is not told again.
+fn told_once(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |told, cause| match told.as_str() {
+        "" => cause,
+        whole if whole.contains(&cause) => told,
+        whole => format!("{whole}: {cause}"),
+    })
+}
+
 /// A line on standard output; a reader that has gone is no error.
 fn print(out: &mut impl Write, line: &str) -> anyhow::Result<()> {
     match writeln!(out, "{line}").and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => Ok(result?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    #[test]
+    fn causes_are_told_once() {
+        let error = anyhow!("no such file").context("cannot read x: no such file").context("no adapter");
+        assert_eq!(super::told_once(&error), "no adapter: cannot read x: no such file");
     }
 }
