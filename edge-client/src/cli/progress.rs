@@ -64,10 +64,11 @@ impl Progress {
 impl Figures {
     fn add(&mut self, event: &StepEvent) {
         let loss = f64::from(event.loss);
-        self.loss = Some(self.loss.map_or(loss, |mean| mean + NEWEST.max(1.0 / event.step as f64) * (loss - mean)));
         self.tokens += event.tokens as u64;
         self.seconds += event.seconds;
         self.steps += 1;
+        let share = NEWEST.max(1.0 / self.steps as f64);
+        self.loss = Some(self.loss.map_or(loss, |mean| mean + share * (loss - mean)));
     }
 
     fn line(&self, event: &StepEvent) -> String {
