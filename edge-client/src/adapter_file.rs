@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::{Columns, Labels};
 use crate::evaluate::TargetScale;
-use crate::model::{ModelError, Objective, adapter_sites};
+use crate::model::{ModelError, Objective};
 use crate::source::Source;
 use crate::task::TaskKind;
 use crate::tensors::{TensorFile, TensorFileError};
@@ -113,7 +113,7 @@ impl AdapterHeader {
             Task::Regress { targets } => Some(HeadSize { input, outputs: targets }),
             Task::CausalLm => None,
         };
-        let sites = adapter_sites(&source.backbone);
+        let sites = source.backbone.adapter_sites();
         let mut set = AdapterSet::new(&self.training.adapter, &sites, head, self.training.seed)?;
         for norm in &objective.norms {
             let value: ArrayD<f32> = Array1::from(norm.value.clone()).into_dyn();

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use fedtt_backbone::backbone::{Backbone, Role};
-use fedtt_backbone::sites::{Site, SiteKind};
 use fedtt_backbone::training::{
     LOSS, Norm, Pooling, STREAM, TRAIN, Task, TrainingError, TrainingGraph, TrainingSpec, gradient_of,
 };
@@ -91,21 +90,6 @@ pub enum ModelError {
     /// The engine's output is not what the graph promises.
     #[error("the engine returned no float32 tensor for `{0}`")]
     Output(String),
-}
-
-/// The backbone's sites as the adapters see them: a bottleneck maps a site's tensor to itself, a branch lies beside the
-/// projection.
-pub fn adapter_sites(backbone: &Backbone) -> Vec<fedtt_tt::Site> {
-    let site = |site: &Site| {
-        let (kind, input) = match site.kind {
-            SiteKind::Attn => (fedtt_tt::SiteKind::Attention, site.width_out),
-            SiteKind::Mlp => (fedtt_tt::SiteKind::Mlp, site.width_out),
-            SiteKind::Query => (fedtt_tt::SiteKind::Query, site.width_in),
-            SiteKind::Value => (fedtt_tt::SiteKind::Value, site.width_in),
-        };
-        fedtt_tt::Site { id: site.id.clone(), kind, block: site.block, input, output: site.width_out }
-    };
-    backbone.sites().map(site).collect()
 }
 
 impl AdaptedModel {
