@@ -10,8 +10,9 @@ fn main() {
     let root = manifest.ancestors().find(|folder| folder.join("Cargo.lock").is_file());
     let beside = root.and_then(Path::parent).map(|parent| parent.join("shared"));
     let Some(shared) = std::env::var_os("FEDTT_SHARED").map(PathBuf::from).or(beside) else { return };
-    println!("cargo::rerun-if-changed={}", shared.join("fixtures").display());
+    // A folder that is absent must not be watched: Cargo would build anew every time.
     if shared.join("fixtures").is_dir() {
+        println!("cargo::rerun-if-changed={}", shared.join("fixtures").display());
         println!("cargo::rustc-cfg=shared");
         println!("cargo::rustc-env=FEDTT_SHARED_FOUND={}", shared.display());
     }
