@@ -11,7 +11,7 @@ use serde_json::Value;
 /// One of the workspace's programs, beside the test that runs.
 ///
 /// # Panics
-/// When it has not been built: `cargo test --workspace` builds it first.
+/// When it has not been built: `cargo test --workspace` builds the programs, since their packages have tests of their own.
 pub fn program(name: &str) -> Command {
     let test = std::env::current_exe().unwrap();
     let path = test.parent().and_then(Path::parent).unwrap().join(name);

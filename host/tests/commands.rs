@@ -1,0 +1,30 @@
+//! The command line's promises: help with examples, exit codes, one JSON object where asked.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+use std::process::{Command, Output};
+
+fn fedtt(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_fedtt")).args(args).output().unwrap()
+}
+
+#[test]
+fn every_command_shows_an_example() {
+    for command in ["prepare", "inspect", "verify"] {
+        let help = fedtt(&["backbone", command, "--help"]);
+        assert_eq!(help.status.code(), Some(0));
+        assert!(String::from_utf8(help.stdout).unwrap().contains("Example: fedtt backbone"), "{command}");
+    }
+    let help = fedtt(&["--help"]);
+    assert!(String::from_utf8(help.stdout).unwrap().contains("Exit codes"));
+}
+
+#[test]
+fn failures_are_told_as_text_or_json() {
+    let text = fedtt(&["backbone", "inspect", "nothing-here"]);
+    assert_eq!((text.status.code(), text.stdout.len()), (Some(1), 0));
+    assert!(String::from_utf8(text.stderr).unwrap().contains("nothing-here"));
+    let json = fedtt(&["backbone", "inspect", "nothing-here", "--json"]);
+    assert_eq!(json.status.code(), Some(1));
+    let envelope: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!((envelope["version"].as_u64(), envelope["command"].as_str()), (Some(1), Some("backbone inspect")));
+}
