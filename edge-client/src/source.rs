@@ -72,13 +72,10 @@ impl Source {
             Ok(bytes) => Ok((path, bytes)),
             Err(source) => Err(SourceError::Io { path, source }),
         };
-        let mut backbone = Backbone::new(bundle.graph()?, None)?;
-        backbone.anatomy = bundle.settings().anatomy.clone();
-        backbone.weights = bundle.weights_file();
         Ok(Source {
             name: folder.display().to_string(),
             hash: bundle.hash().to_string(),
-            backbone,
+            backbone: Backbone::open(&bundle)?,
             pooling: bundle.settings().pooling,
             tokenizer: bundle.tokenizer().map(read).transpose()?,
         })
