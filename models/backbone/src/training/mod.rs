@@ -187,11 +187,6 @@ impl TrainingGraph {
         Ok(TrainingGraph { feeds: feeds.collect(), factors: g.inputs, result, forward, gradients, graph })
     }
 
-    /// Whether the graph reads [`STREAM`] in place of its lower blocks.
-    pub fn reads_stream(&self) -> bool {
-        self.graph.inputs.iter().any(|port| port.name == STREAM)
-    }
-
     /// Forward and backward in one model.
     ///
     /// # Errors
