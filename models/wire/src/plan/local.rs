@@ -1,0 +1,96 @@
+//! What a device does in a round.
+
+use fedtt_tt::optim::Decay;
+use serde::{Deserialize, Serialize};
+
+use super::{PlanError, at_least, within};
+
+/// What becomes of the optimiser's moments between a device's rounds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Moments {
+    /// They start at zero.
+    #[default]
+    Fresh,
+    /// They are kept on the device.
+    Carry,
+}
+
+/// What a device does in a round.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LocalPlan {
+    /// Optimiser steps.
+    pub steps: u32,
+    /// Instead: passes over the device's examples.
+    pub epochs: Option<f64>,
+    /// Examples in a batch.
+    pub batch: usize,
+    /// Full learning rate of the adapters; by the adapters' method if absent.
+    pub rate: Option<f32>,
+    /// Full learning rate of the head.
+    pub head_rate: f32,
+    /// Rounds over which the rates rise to their full value.
+    pub warmup: u32,
+    /// How they fall afterwards, over the rounds.
+    pub decay: Decay,
+    /// Share of them left in the last round.
+    pub floor: f32,
+    /// Decoupled weight decay.
+    pub weight_decay: f32,
+    /// Largest global norm of a step's gradients; 0 for no limit.
+    pub clip: f32,
+    /// Weight of the proximal term mu/2 |w - w_global|^2 (FedProx, Li et al. 2020).
+    pub prox: f32,
+    /// What becomes of the optimiser's moments.
+    pub moments: Moments,
+}
+
+impl Default for LocalPlan {
+    fn default() -> Self {
+        LocalPlan {
+            steps: 10,
+            epochs: None,
+            batch: 16,
+            rate: None,
+            head_rate: 5e-3,
+            warmup: 0,
+            decay: Decay::Constant,
+            floor: 0.1,
+            weight_decay: 0.0,
+            clip: 1.0,
+            prox: 0.0,
+            moments: Moments::Fresh,
+        }
+    }
+}
+
+impl LocalPlan {
+    /// Steps of a device with `examples`.
+    pub fn steps_of(&self, examples: usize) -> u32 {
+        match self.epochs {
+            None => self.steps,
+            Some(epochs) => (epochs * examples as f64 / self.batch as f64).ceil().clamp(1.0, 1e9) as u32,
+        }
+    }
+
+    pub(crate) fn validate(&self) -> Result<(), PlanError> {
+        if self.steps == 0 || self.steps > 1_000_000 {
+            return Err(PlanError::new("local.steps", format!("{} is not within 1..=1000000", self.steps)));
+        }
+        if let Some(epochs) = self.epochs {
+            within("local.epochs", epochs, 1e-3, 1e4)?;
+        }
+        if !(1..=4096).contains(&self.batch) {
+            return Err(PlanError::new("local.batch", format!("{} is not within 1..=4096", self.batch)));
+        }
+        if let Some(rate) = self.rate {
+            at_least("local.rate", f64::from(rate), 1e-12)?;
+        }
+        at_least("local.head_rate", f64::from(self.head_rate), 1e-12)?;
+        within("local.floor", f64::from(self.floor), 0.0, 1.0)?;
+        at_least("local.weight_decay", f64::from(self.weight_decay), 0.0)?;
+        at_least("local.clip", f64::from(self.clip), 0.0)?;
+        at_least("local.prox", f64::from(self.prox), 0.0)
+    }
+}
