@@ -1,0 +1,69 @@
+//! The weighted mean of every value, summed in f64 as contributions pass.
+
+use fedtt_tt::Parameter;
+use ndarray::{ArrayD, IxDyn};
+
+use super::drift::agreement;
+use super::screen::{Kept, Screen};
+use super::{AggregateError, Outcome};
+
+/// Sums of what has passed.
+pub(super) struct Mean {
+    sums: Vec<ArrayD<f64>>,
+    /// by parameter: sum of weight times squared norm
+    squares: Vec<f64>,
+    total: f64,
+    squared_weights: f64,
+}
+
+impl Mean {
+    pub(super) fn new(parameters: &[Parameter]) -> Self {
+        Mean {
+            sums: parameters.iter().map(|p| ArrayD::zeros(IxDyn(&p.shape))).collect(),
+            squares: vec![0.0; parameters.len()],
+            total: 0.0,
+            squared_weights: 0.0,
+        }
+    }
+
+    pub(super) fn add(&mut self, kept: &Kept) {
+        let weight = kept.weight;
+        self.total += weight;
+        self.squared_weights += weight * weight;
+        for ((sum, square), change) in self.sums.iter_mut().zip(&mut self.squares).zip(&kept.change) {
+            let mut own = 0.0;
+            sum.zip_mut_with(change, |sum, &x| {
+                let x = f64::from(x);
+                *sum += weight * x;
+                own += x * x;
+            });
+            *square += weight * own;
+        }
+    }
+
+    /// Sum of the weights.
+    pub(super) fn total(&self) -> f64 {
+        self.total
+    }
+
+    /// The mean and, by parameter, the agreement on it.
+    pub(super) fn finish(mut self) -> (Vec<ArrayD<f64>>, Vec<Option<f64>>) {
+        let concentration = self.squared_weights / (self.total * self.total);
+        let agreements = self.sums.iter_mut().zip(&self.squares).map(|(sum, square)| {
+            sum.mapv_inplace(|x| x / self.total);
+            agreement(sum.iter().map(|x| x * x).sum(), square / self.total, concentration)
+        });
+        let agreements = agreements.collect();
+        (self.sums, agreements)
+    }
+}
+
+pub(super) fn aggregate(screen: &Screen<'_>) -> Result<Outcome, AggregateError> {
+    let mut mean = Mean::new(screen.parameters);
+    let screened = screen.walk(|kept| {
+        mean.add(&kept);
+        Ok(())
+    })?;
+    let (change, agreement) = mean.finish();
+    Ok(Outcome { change, agreement, truncation: None, screened })
+}
