@@ -1,0 +1,137 @@
+//! Reaching a broker: TCP, TLS and its greeting.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
+
+use crate::packet::{self, Incoming};
+use crate::traffic::{Counted, Counters};
+use crate::{LinkConfig, LinkError, TlsFiles};
+
+/// A stream, encrypted or not.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Makes connections.
+pub(crate) struct Dialer {
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    counters: Arc<Counters>,
+}
+
+/// A connection the broker has welcomed.
+pub(crate) struct Connection {
+    pub(crate) stream: Box<dyn Stream>,
+    /// Read beyond the greeting.
+    pub(crate) input: BytesMut,
+    pub(crate) session_present: bool,
+}
+
+impl Dialer {
+    /// Reads the TLS files, if any.
+    pub(crate) fn new(config: &LinkConfig, counters: Arc<Counters>) -> Result<Self, LinkError> {
+        let tls = match config.broker.is_tls() {
+            false => None,
+            true => {
+                let client = client_config(config.tls.as_ref().unwrap_or(&TlsFiles::default()))?;
+                let name = ServerName::try_from(config.broker.host().to_owned())
+                    .map_err(|error| LinkError::Tls(format!("{}: {error}", config.broker.host())))?;
+                Some((TlsConnector::from(Arc::new(client)), name))
+            }
+        };
+        Ok(Self { tls, counters })
+    }
+
+    /// Connects and is welcomed, or says why not.
+    pub(crate) async fn dial(&self, config: &LinkConfig) -> Result<Connection, String> {
+        let attempt = async {
+            let tcp = TcpStream::connect((config.broker.host(), config.broker.port())).await;
+            let tcp = tcp.map_err(|error| format!("cannot connect to {}: {error}", config.broker))?;
+            tcp.set_nodelay(true).map_err(|error| format!("cannot set TCP_NODELAY: {error}"))?;
+            let counted = Counted { stream: tcp, counters: self.counters.clone() };
+            let stream: Box<dyn Stream> = match &self.tls {
+                None => Box::new(counted),
+                Some((connector, name)) => Box::new(
+                    connector
+                        .connect(name.clone(), counted)
+                        .await
+                        .map_err(|error| format!("no TLS with {}: {error}", config.broker))?,
+                ),
+            };
+            greet(stream, config).await
+        };
+        match tokio::time::timeout(config.connect_timeout, attempt).await {
+            Ok(result) => result,
+            Err(_) => Err(format!("{} does not answer within {:?}", config.broker, config.connect_timeout)),
+        }
+    }
+}
+
+async fn greet(mut stream: Box<dyn Stream>, config: &LinkConfig) -> Result<Connection, String> {
+    let failed = |error: std::io::Error| format!("{} ends the connection: {error}", config.broker);
+    let mut output = BytesMut::new();
+    packet::connect(config, &mut output);
+    stream.write_all(&output).await.map_err(failed)?;
+    stream.flush().await.map_err(failed)?;
+    let mut input = BytesMut::with_capacity(64 << 10);
+    loop {
+        match packet::decode(&mut input, config.max_packet)? {
+            Some(Incoming::Welcome { session_present }) => return Ok(Connection { stream, input, session_present }),
+            Some(Incoming::Refused(reason)) => return Err(format!("{} refuses us: {reason}", config.broker)),
+            Some(_) => return Err(format!("{} does not greet: it is no MQTT 3.1.1 broker", config.broker)),
+            None => {}
+        }
+        if stream.read_buf(&mut input).await.map_err(failed)? == 0 {
+            return Err(format!("{} ends the connection without a word", config.broker));
+        }
+    }
+}
+
+fn client_config(files: &TlsFiles) -> Result<ClientConfig, LinkError> {
+    let mut roots = RootCertStore::empty();
+    match &files.ca {
+        Some(path) => {
+            for certificate in certificates(path)? {
+                roots.add(certificate).map_err(|error| of_file(path, error))?;
+            }
+        }
+        None => {
+            let found = rustls_native_certs::load_native_certs();
+            roots.add_parsable_certificates(found.certs);
+            if roots.is_empty() {
+                return Err(LinkError::Tls("the system has no certificate authorities; give a CA file".into()));
+            }
+        }
+    }
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| LinkError::Tls(error.to_string()))?
+        .with_root_certificates(roots);
+    match (&files.cert, &files.key) {
+        (None, None) => Ok(builder.with_no_client_auth()),
+        (Some(cert), Some(key)) => {
+            let private = PrivateKeyDer::from_pem_file(key).map_err(|error| of_file(key, error))?;
+            builder.with_client_auth_cert(certificates(cert)?, private).map_err(|error| of_file(cert, error))
+        }
+        _ => Err(LinkError::Tls("a certificate and its private key go together: give both, or neither".into())),
+    }
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, LinkError> {
+    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    match read {
+        Ok(certificates) if certificates.is_empty() => Err(of_file(path, "it has no certificate in PEM")),
+        Ok(certificates) => Ok(certificates),
+        Err(error) => Err(of_file(path, error)),
+    }
+}
+
+fn of_file(path: &Path, problem: impl ToString) -> LinkError {
+    LinkError::TlsFile { path: path.into(), problem: problem.to_string() }
+}
