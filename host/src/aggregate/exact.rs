@@ -3,6 +3,7 @@
 //!
 //! The sum is a binary tree: trains are added in pairs, pairs in pairs, and so on, each sum rounded to a multiple of the
 //! final ranks as soon as it exceeds it. The work is linear in the number of clients and one train per level is held.
+//! The error reported takes what different sums lose as unrelated; what clients have in common is not lost in the sums.
 //! Layers of which not all cores train, dense factors and biases take the plain mean; for a layer of which one core
 //! trains that is the same.
 
@@ -18,8 +19,9 @@ use super::mean::Mean;
 use super::screen::Screen;
 use super::{AggregateError, Outcome};
 
-/// Sums within the tree keep this many times the final ranks.
-const KEPT: usize = 4;
+/// Sums within the tree keep this many times the final ranks. The sum of trains that lie near a common one lies near its
+/// tangent space, whose elements have twice its ranks.
+const KEPT: usize = 2;
 
 /// A mean of matrices shorter than this share of them has cancelled out to rounding noise.
 const NOISE: f64 = 1e-12;
@@ -44,7 +46,7 @@ struct Tree {
     largest_ranks: Vec<usize>,
     /// `levels[i]` holds the sum of 2^i trains or none
     levels: Vec<Option<TtMatrix<f64>>>,
-    /// bound on the Frobenius norm of what was cut off on the way
+    /// sum of the squared Frobenius norms of what was cut off on the way
     lost: f64,
 }
 
@@ -74,11 +76,11 @@ impl Tree {
             return Ok(sum);
         }
         let rounded = sum.rounded(&Truncation::to_rank(Rank::PerBond(self.largest_ranks.clone())));
-        self.lost += rounded.error;
+        self.lost += rounded.error.powi(2);
         Ok(rounded.tt)
     }
 
-    /// The sum of all, and what was lost.
+    /// The sum of all, and the square of what was lost.
     fn finish(mut self) -> fedtt_tt::Result<(TtMatrix<f64>, f64)> {
         let mut sum: Option<TtMatrix<f64>> = None;
         for train in std::mem::take(&mut self.levels).into_iter().flatten() {
@@ -169,7 +171,7 @@ pub(super) fn aggregate(screen: &Screen<'_>, global: &[ArrayD<f32>]) -> Result<O
         if !rounded.norm.is_finite() {
             return Err(AggregateError::NotFinite { parameter: layer.name });
         }
-        lost += (cut_off / total + rounded.error).powi(2);
+        lost += cut_off / total.powi(2) + rounded.error.powi(2);
         whole += rounded.norm.powi(2);
         let cores = if rounded.norm > NOISE * layer.scale / total {
             align(&rounded.tt, &reference)

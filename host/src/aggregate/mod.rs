@@ -133,7 +133,7 @@ pub struct AggregationReport {
     pub clients: BTreeMap<String, ClientShare>,
     /// The clients left out, with reasons.
     pub left_out: BTreeMap<String, String>,
-    /// For `exact`: a bound on the Frobenius norm of what rounding cut off, relative to the mean matrices, all layers
+    /// For `exact`: the Frobenius norm of what rounding cut off, estimated, relative to the mean matrices, all layers
     /// together.
     pub truncation: Option<f64>,
     /// By parameter: how far clients agree on its change ([`drift`]). Absent where there is nothing to compare.

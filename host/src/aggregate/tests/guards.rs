@@ -87,7 +87,7 @@ fn wrong_shapes_name_client_and_parameter() {
     let (parameters, global, mut contributions) = setting();
     contributions[1].change[0] = ArrayD::zeros(IxDyn(&[1, 2, 2]));
     let error = aggregate(&plan(Rule::Mean), &parameters, &global, contributions.as_slice()).unwrap_err().to_string();
-    assert_eq!(error, "client `client-001`, parameter `a.down.core.0`: found [1, 2, 2], expected [1, 3, 2]");
+    assert_eq!(error, "client `client-001`, parameter `a.down.core.0`: found [1, 2, 2], expected [1, 4, 2]");
     contributions[1].change.pop();
     let error = aggregate(&plan(Rule::Mean), &parameters, &global, contributions.as_slice()).unwrap_err();
     assert!(matches!(error, AggregateError::Shape { .. }));

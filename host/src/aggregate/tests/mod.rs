@@ -15,7 +15,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::*;
 
-pub(super) const MODES: [usize; 4] = [3, 4, 4, 3];
+pub(super) const MODES: [usize; 4] = [4, 5, 5, 4];
 pub(super) const CUT: usize = 2;
 
 pub(super) fn plan(rule: Rule) -> AggregationPlan {
