@@ -1,0 +1,277 @@
+//! The end of a round: from its updates to the next global state.
+
+use std::collections::BTreeMap;
+
+use fedtt_wire::Message;
+use fedtt_wire::message::Update;
+
+use super::global::at;
+use super::selecting::Selecting;
+use super::{Candidate, Effect, Phase, Run, RunError, What};
+use crate::aggregate::{AggregateError, AggregationReport, Contribution as Change, Contributions, Visit, aggregate};
+use crate::record::{Contribution, Measured, RoundRecord, Status, Traffic};
+use crate::store::{Changes, Part};
+
+/// Milliseconds before a failed round is begun again, times the attempts before.
+const PAUSE_BETWEEN_ATTEMPTS: u64 = 5_000;
+
+/// The stored updates of a round as contributions.
+struct Stored<'a> {
+    run: &'a Run,
+    store: &'a Changes,
+    trained: &'a [u32],
+}
+
+impl Contributions for Stored<'_> {
+    fn each(&self, visit: &mut Visit<'_>) -> Result<(), AggregateError> {
+        let broken = |client: &str, source: Box<dyn std::error::Error + Send + Sync>| AggregateError::Source {
+            client: client.to_string(),
+            source,
+        };
+        let mut outcome = Ok(());
+        let walked = self.store.each_update::<RunError>(&self.run.id, self.run.record.round, &mut |client, bytes| {
+            if outcome.is_err() {
+                return Ok(());
+            }
+            let update = decode(self.run, bytes)?;
+            let change = self.run.change_of(&update, self.trained)?;
+            outcome = visit(Change { client: client.to_string(), examples: update.examples, change });
+            Ok(())
+        });
+        walked.map_err(|e| broken("", Box::new(e)))?;
+        outcome
+    }
+}
+
+fn decode(run: &Run, bytes: &[u8]) -> Result<Update, RunError> {
+    match Message::decode(bytes, run.layout.limit())? {
+        Message::Update(update) => Ok(update),
+        other => {
+            let reason = format!("a stored update is a {}", other.what());
+            Err(fedtt_wire::WireError::Body { what: "update", reason }.into())
+        }
+    }
+}
+
+impl Run {
+    pub(super) fn close_if_due(&mut self, now: u64, candidates: &[Candidate], store: &Changes) -> Result<(), RunError> {
+        let Phase::Collecting(collecting) = &self.record.phase else { return Ok(()) };
+        let plan = &self.record.plan.collection;
+        let (received, fewest) = (self.accepted.len(), plan.fewest(collecting.wanted));
+        let elapsed = now.saturating_sub(collecting.began);
+        let enough = received >= fewest && elapsed >= plan.shortest();
+        let hopeless = collecting.able().max(received) < fewest;
+        if self.all_in() && received >= fewest.min(collecting.able()) && !hopeless || enough {
+            return self.close(now, store);
+        }
+        if hopeless || elapsed >= plan.longest() {
+            let why = if hopeless {
+                let reasons: Vec<&str> = collecting.record.refusals.values().map(String::as_str).collect();
+                format!("too many devices refused: {}", reasons.join("; "))
+            } else {
+                format!("{received} updates in {} s, {fewest} needed", elapsed / 1000)
+            };
+            self.fail(now, why, candidates);
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, now: u64, reason: String, _candidates: &[Candidate]) {
+        let Phase::Collecting(collecting) = &self.record.phase else { return };
+        let (attempt, record) = (collecting.attempt + 1, collecting.record.clone());
+        self.say(now, What::RoundFailed { reason: reason.clone() });
+        self.dirty = true;
+        if self.is_measuring() {
+            // The last measurement is worth waiting for, not failing for.
+            self.end(now, Status::Finished, Some(format!("the last adapter could not be measured: {reason}")));
+            return;
+        }
+        let not_before = now + PAUSE_BETWEEN_ATTEMPTS * u64::from(attempt);
+        self.record.phase = Phase::Selecting(Selecting { attempt, not_before, record });
+        if attempt > self.record.plan.collection.retries {
+            self.rest(now, Status::Paused, Some(format!("round {} failed {attempt} times: {reason}", self.record.round)));
+        }
+    }
+
+    fn close(&mut self, now: u64, store: &Changes) -> Result<(), RunError> {
+        let Phase::Collecting(collecting) = &self.record.phase else { return Ok(()) };
+        let mut record = collecting.record.clone();
+        record.seconds = now.saturating_sub(record.began) as f64 / 1000.0;
+        self.gather(&mut record, store)?;
+        let measuring = self.is_measuring();
+        self.note_measurement(now, &record, store)?;
+        if !measuring {
+            if let Err(error) = self.aggregate(&mut record, store) {
+                return self.no_aggregate(now, error, record, store);
+            }
+        }
+        store.put_record(&self.id, &record)?;
+        store.drop_updates(&self.id, self.record.round)?;
+        let ended = What::RoundEnded {
+            updates: record.contributions.len(),
+            seconds: record.seconds,
+            before: record.before.clone(),
+        };
+        self.say(now, ended);
+        let summary = &mut self.record.summary;
+        summary.traffic.up += record.traffic.up;
+        summary.traffic.down += record.traffic.down;
+        self.record.counted = std::mem::take(&mut self.accepted).into_iter().collect();
+        self.dirty = true;
+        if measuring {
+            self.end(now, Status::Finished, None);
+            return Ok(());
+        }
+        summary_after_round(self, &record);
+        let (run, round, values) = (self.id.clone(), self.record.round, self.global.values.clone());
+        self.effects.push(Effect::RoundEnded { run, round, values });
+        self.record.round += 1;
+        self.progress.clear();
+        self.next(now);
+        Ok(())
+    }
+
+    /// An aggregate that cannot be had is the clients' doing (all refused, not finite); anything else is ours.
+    fn no_aggregate(
+        &mut self,
+        now: u64,
+        error: RunError,
+        mut record: RoundRecord,
+        store: &Changes,
+    ) -> Result<(), RunError> {
+        match error {
+            RunError::Aggregate(e @ (AggregateError::Empty { .. } | AggregateError::NotFinite { .. })) => {
+                record.contributions.clear();
+                record.refused.outlying += self.accepted.len() as u64;
+                self.record.summary.refused.outlying += self.accepted.len() as u64;
+                store.drop_updates(&self.id, self.record.round)?;
+                self.accepted.clear();
+                if let Some(current) = self.current() {
+                    *current = record;
+                }
+                self.fail(now, e.to_string(), &[]);
+                Ok(())
+            }
+            other => Err(other),
+        }
+    }
+
+    /// What each update says of its making.
+    fn gather(&mut self, record: &mut RoundRecord, store: &Changes) -> Result<(), RunError> {
+        let mut said = Vec::new();
+        store.each_update::<RunError>(&self.id, self.record.round, &mut |device, bytes| {
+            let update = decode(self, bytes)?;
+            said.push((device.to_string(), bytes.len() as u64, Update { tensors: Vec::new(), ..update }));
+            Ok(())
+        })?;
+        record.contributions.clear();
+        let (mut examples, mut loss, mut value) = (0u64, 0.0, 0.0);
+        let mut metric = String::new();
+        for (device, payload, update) in said {
+            let before = self.record.counters.insert(device.clone(), Traffic { up: update.sent, down: update.received });
+            // A counter below the last one began anew with the device's program.
+            let since = |now: u64, before: u64| if now >= before { now - before } else { now };
+            let before = before.unwrap_or_default();
+            let traffic = Traffic { up: since(update.sent, before.up), down: since(update.received, before.down) };
+            record.traffic.up += traffic.up;
+            record.traffic.down += traffic.down;
+            let measured = update.measured.map(|m| {
+                examples += m.examples;
+                loss += m.loss * m.examples as f64;
+                value += m.value * m.examples as f64;
+                metric.clone_from(&m.metric);
+                Measured { examples: m.examples, loss: m.loss, metric: m.metric, value: m.value }
+            });
+            let contribution = Contribution {
+                examples: update.examples,
+                loss: update.loss,
+                seconds: update.seconds,
+                joules: update.joules,
+                traffic,
+                payload,
+                measured,
+                ..Contribution::default()
+            };
+            record.contributions.insert(device, contribution);
+        }
+        let n = examples as f64;
+        record.before = (examples > 0).then(|| Measured { examples, loss: loss / n, metric, value: value / n });
+        Ok(())
+    }
+
+    /// Keeps the adapter the round began with if it is the best so far.
+    fn note_measurement(&mut self, _now: u64, record: &RoundRecord, store: &Changes) -> Result<(), RunError> {
+        let Some(measured) = &record.before else { return Ok(()) };
+        self.judge_measurement(self.record.round, measured, None, store)
+    }
+
+    /// Takes in what the adapter `round` began with measured; `values` are its values, the current ones if absent.
+    pub(super) fn judge_measurement(
+        &mut self,
+        round: u32,
+        measured: &Measured,
+        values: Option<Vec<ndarray::ArrayD<f32>>>,
+        store: &Changes,
+    ) -> Result<(), RunError> {
+        self.dirty = true;
+        self.record.summary.last = Some(measured.clone());
+        let best = self.record.summary.best.as_ref();
+        if measured.loss.is_finite() && best.is_none_or(|(_, best)| measured.loss < best.loss) {
+            self.record.summary.best = Some((round, measured.clone()));
+            self.record.stale = 0;
+            let mut kept = self.global.clone();
+            kept.values = values.unwrap_or(kept.values);
+            store.put(Part::Best, &self.id, &kept.stored())?;
+        } else {
+            self.record.stale += 1;
+        }
+        Ok(())
+    }
+
+    fn aggregate(&mut self, record: &mut RoundRecord, store: &Changes) -> Result<(), RunError> {
+        let trained = self.trained();
+        let parameters = at(&self.parameters, &trained);
+        let plan = self.record.plan.aggregation.clone();
+        let contributions = Stored { run: self, store, trained: &trained };
+        let aggregated = aggregate(&plan, &parameters, &self.global.of(&trained), &contributions)?;
+        let round = self.record.round;
+        self.global.drift.record(u64::from(round), &parameters, &aggregated.report);
+        report(record, &aggregated.report);
+        self.record.summary.refused.outlying += aggregated.report.left_out.len() as u64;
+        let change = self.global.server.apply(&plan.server, &parameters, aggregated.change);
+        let before = self.global.digest();
+        let wire = &self.record.plan.wire;
+        let tensors = self.global.advance(&self.id, &trained, &change, wire.downlink)?;
+        let payload = Message::from(tensors).encode(wire.level)?;
+        record.published = payload.len() as u64;
+        record.norm = change.iter().flatten().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+        self.record.change = Some((before, payload.into()));
+        store.put(Part::Global, &self.id, &self.global.stored())?;
+        self.record.summary.updates += aggregated.report.clients.len() as u64;
+        Ok(())
+    }
+}
+
+fn report(record: &mut RoundRecord, report: &AggregationReport) {
+    record.truncation = report.truncation;
+    for (client, share) in &report.clients {
+        if let Some(contribution) = record.contributions.get_mut(client) {
+            contribution.weight = share.weight;
+            contribution.norm = share.norm;
+        }
+    }
+    let left_out: BTreeMap<String, String> = report.left_out.clone();
+    record.refused.outlying += left_out.len() as u64;
+    record.refusals.extend(left_out.into_iter().map(|(client, why)| (client, format!("left out: {why}"))));
+}
+
+fn summary_after_round(run: &mut Run, record: &RoundRecord) {
+    let summary = &mut run.record.summary;
+    summary.rounds_done = record.round + 1;
+    for device in &run.record.counted {
+        if !summary.devices.contains(device) {
+            summary.devices.push(device.clone());
+        }
+    }
+    summary.devices.sort();
+}

@@ -1,0 +1,226 @@
+//! Taking a cohort's updates in.
+
+use fedtt_wire::message::{Outcome, Refusal, Update, Verdict};
+use fedtt_wire::plan::CollectionPlan;
+use fedtt_wire::{DeviceName, Digest, Topic};
+use ndarray::ArrayD;
+use serde::{Deserialize, Serialize};
+
+use super::{Phase, Run, RunError, What};
+use crate::record::RoundRecord;
+use crate::store::Changes;
+
+/// A round that goes on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Collecting {
+    /// Times it was begun before.
+    pub(super) attempt: u32,
+    /// Unix milliseconds of this beginning.
+    pub(super) began: u64,
+    /// Who is asked.
+    pub(super) cohort: Vec<DeviceName>,
+    /// How many are wanted of them.
+    pub(super) wanted: usize,
+    /// What will be said of it.
+    pub(super) record: RoundRecord,
+}
+
+/// Most examples a device may claim: a weight beyond any data set is a mistake or an attack.
+const MOST_EXAMPLES: u64 = 1 << 32;
+
+impl Collecting {
+    /// Devices that can still answer or have.
+    pub(super) fn able(&self) -> usize {
+        self.cohort.iter().filter(|name| !self.record.refusals.contains_key(name.as_str())).count()
+    }
+
+    /// When the round's state has to be looked at again.
+    pub(super) fn next_due(&self, plan: &CollectionPlan, accepted: usize) -> u64 {
+        let enough = accepted >= plan.fewest(self.wanted);
+        self.began + if enough { plan.shortest().min(plan.longest()) } else { plan.longest() }
+    }
+}
+
+/// Why an update does not count.
+enum Fault {
+    Foreign(String),
+    Malformed(String),
+    Outlying(String),
+}
+
+impl Run {
+    /// An update came in.
+    ///
+    /// # Errors
+    /// A fault of the host.
+    pub fn updated(
+        &mut self,
+        device: &DeviceName,
+        update: &Update,
+        bytes: &[u8],
+        now: u64,
+        store: &Changes,
+    ) -> Result<(), RunError> {
+        let digest = Digest::of(bytes);
+        if update.device == *device
+            && let Some(outcome) = self.settled(device, update.round)
+        {
+            return self.settle(device, update.round, digest, outcome, now);
+        }
+        match self.check(device, update) {
+            Ok(()) => {}
+            Err(fault) => {
+                let (kind, reason) = match fault {
+                    Fault::Foreign(reason) => ("foreign", reason),
+                    Fault::Malformed(reason) => ("malformed", reason),
+                    Fault::Outlying(reason) => ("outlying", reason),
+                };
+                self.refused(now, device, kind, reason.clone());
+                return self.answer(device, update.round, digest, Outcome::Rejected(reason));
+            }
+        }
+        store.put_update(&self.id, update.round, device, bytes)?;
+        self.accepted.insert(device.clone());
+        self.progress.remove(device.as_str());
+        let (received, expected) = (self.accepted.len(), self.expected());
+        self.say(now, What::Accepted { device: device.to_string(), received, expected });
+        self.answer(device, update.round, digest, Outcome::Accepted)
+    }
+
+    /// Answers an update, or part of one, of which [`Run::settled`] knows the outcome.
+    ///
+    /// # Errors
+    /// When the answer cannot be encoded.
+    pub fn settle(
+        &mut self,
+        device: &DeviceName,
+        round: u32,
+        update: Digest,
+        outcome: Outcome,
+        now: u64,
+    ) -> Result<(), RunError> {
+        let late = outcome == Outcome::Late;
+        let add = |refused: &mut crate::record::Refused| match late {
+            true => refused.late += 1,
+            false => refused.duplicate += 1,
+        };
+        add(&mut self.record.summary.refused);
+        self.count(add);
+        if late {
+            self.refuse(now, device, "late", format!("of round {round}"));
+        }
+        self.answer(device, round, update, outcome)
+    }
+
+    /// Counts a message that cannot be taken, and notes it.
+    pub fn refused(&mut self, now: u64, device: &DeviceName, kind: &str, reason: String) {
+        let add = |refused: &mut crate::record::Refused| match kind {
+            "foreign" => refused.foreign += 1,
+            "outlying" => refused.outlying += 1,
+            _ => refused.malformed += 1,
+        };
+        add(&mut self.record.summary.refused);
+        self.count(add);
+        self.refuse(now, device, kind, reason);
+    }
+
+    /// A device does not take part.
+    pub fn declined(&mut self, device: &DeviceName, refusal: &Refusal, now: u64) {
+        let round = self.record.round;
+        let Phase::Collecting(collecting) = &mut self.record.phase else { return };
+        if refusal.round != round || !collecting.cohort.contains(device) || self.accepted.contains(device) {
+            return;
+        }
+        let reason: String = refusal.reason.chars().take(500).collect();
+        if collecting.record.refusals.insert(device.to_string(), reason.clone()).is_none() {
+            self.dirty = true;
+            self.say(now, What::Declined { device: device.to_string(), reason });
+        }
+    }
+
+    /// Updates that are waited for.
+    fn expected(&self) -> usize {
+        match &self.record.phase {
+            Phase::Collecting(collecting) => {
+                self.record.plan.collection.most(collecting.wanted).min(collecting.able().max(self.accepted.len()))
+            }
+            _ => 0,
+        }
+    }
+
+    pub(super) fn all_in(&self) -> bool {
+        self.accepted.len() >= self.expected().max(1)
+    }
+
+    fn check(&self, device: &DeviceName, update: &Update) -> Result<(), Fault> {
+        let Phase::Collecting(collecting) = &self.record.phase else {
+            return Err(Fault::Foreign("no round goes on".into()));
+        };
+        if update.device != *device {
+            return Err(Fault::Foreign(format!("made in the name of `{}`", update.device)));
+        }
+        if update.round != self.record.round {
+            return Err(Fault::Foreign(format!("of round {}, which has not begun", update.round)));
+        }
+        if !collecting.cohort.contains(device) {
+            return Err(Fault::Foreign("the device is not in the round's cohort".into()));
+        }
+        if update.state != self.global.digest() {
+            return Err(Fault::Foreign("it began with another global state".into()));
+        }
+        if !self.is_measuring() && !(1..=MOST_EXAMPLES).contains(&update.examples) {
+            return Err(Fault::Malformed(format!("trained on {} examples", update.examples)));
+        }
+        let trained = self.trained();
+        let values = update.values(&self.layout, &trained).map_err(|e| match e {
+            fedtt_wire::WireError::Tensor { .. } if e.to_string().contains("not a number") => {
+                Fault::Outlying(e.to_string())
+            }
+            _ => Fault::Malformed(e.to_string()),
+        })?;
+        drop(values);
+        let plain = [update.loss, update.seconds, update.joules.unwrap_or(0.0)];
+        let measured = update.measured.iter().flat_map(|m| [m.loss, m.value]);
+        if !plain.into_iter().chain(measured).all(f64::is_finite) {
+            return Err(Fault::Outlying("a loss or a measurement is infinite or not a number".into()));
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, add: impl FnOnce(&mut crate::record::Refused)) {
+        self.dirty = true;
+        if let Some(record) = self.current() {
+            add(&mut record.refused);
+        }
+    }
+
+    fn refuse(&mut self, now: u64, device: &DeviceName, kind: &str, reason: String) {
+        self.say(now, What::Refused { device: device.to_string(), kind: kind.to_string(), reason });
+    }
+
+    /// Answers an update.
+    ///
+    /// # Errors
+    /// When the answer cannot be encoded.
+    pub fn answer(
+        &mut self,
+        device: &DeviceName,
+        round: u32,
+        update: Digest,
+        outcome: Outcome,
+    ) -> Result<(), RunError> {
+        let verdict = Verdict { run: self.id.clone(), round, update, outcome };
+        Ok(self.publish(Topic::Down(device.clone()), verdict, false)?)
+    }
+
+    /// The change an update makes to the values at `trained`.
+    pub(super) fn change_of(&self, update: &Update, trained: &[u32]) -> Result<Vec<ArrayD<f32>>, fedtt_wire::WireError> {
+        let mut values = update.values(&self.layout, trained)?;
+        if !self.record.plan.wire.uplink.delta {
+            for (value, &place) in values.iter_mut().zip(trained) {
+                *value -= &self.global.values[place as usize];
+            }
+        }
+        Ok(values)
+    }
+}

@@ -1,0 +1,148 @@
+//! The global state of a run: the values all devices hold, and what only the host knows.
+
+use fedtt_tt::{Parameter, Role};
+use fedtt_wire::message::Tensors;
+use fedtt_wire::plan::Encoding;
+use fedtt_wire::tensor::EncodedTensor;
+use fedtt_wire::{Digest, Layout, RunId, WireError};
+use ndarray::ArrayD;
+use serde::{Deserialize, Serialize};
+
+use crate::aggregate::{DriftHistory, ServerState};
+
+/// The global state.
+#[derive(Clone, Debug)]
+pub(crate) struct Global {
+    /// What devices hold, to the bit.
+    pub(crate) values: Vec<ArrayD<f32>>,
+    /// What encoding the changes lost so far; part of the next change.
+    carry: Vec<ArrayD<f32>>,
+    pub(crate) server: ServerState,
+    pub(crate) drift: DriftHistory,
+}
+
+/// As it is stored.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Stored {
+    values: Vec<EncodedTensor>,
+    carry: Vec<EncodedTensor>,
+    server: ServerState,
+    drift: DriftHistory,
+}
+
+fn pack(values: &[ArrayD<f32>]) -> Vec<EncodedTensor> {
+    values.iter().map(|v| EncodedTensor::encode(v.view(), Encoding::F32, Some(false))).collect()
+}
+
+fn unpack(tensors: &[EncodedTensor], layout: &Layout) -> Result<Vec<ArrayD<f32>>, WireError> {
+    if tensors.len() != layout.0.len() {
+        return Err(WireError::Count { expected: layout.0.len(), found: tensors.len() });
+    }
+    tensors.iter().zip(&layout.0).map(|(tensor, entry)| tensor.decode(&entry.name, &entry.shape)).collect()
+}
+
+impl Global {
+    pub(crate) fn new(values: Vec<ArrayD<f32>>, layout: &Layout) -> Self {
+        Global { values, carry: layout.zeros(), server: ServerState::default(), drift: DriftHistory::default() }
+    }
+
+    pub(crate) fn digest(&self) -> Digest {
+        Digest::of_values(&self.values)
+    }
+
+    pub(crate) fn stored(&self) -> Stored {
+        Stored {
+            values: pack(&self.values),
+            carry: pack(&self.carry),
+            server: self.server.clone(),
+            drift: self.drift.clone(),
+        }
+    }
+
+    pub(crate) fn restored(stored: Stored, layout: &Layout) -> Result<Self, WireError> {
+        Ok(Global {
+            values: unpack(&stored.values, layout)?,
+            carry: unpack(&stored.carry, layout)?,
+            server: stored.server,
+            drift: stored.drift,
+        })
+    }
+
+    /// The values of some parameters.
+    pub(crate) fn of(&self, places: &[u32]) -> Vec<ArrayD<f32>> {
+        places.iter().map(|&place| self.values[place as usize].clone()).collect()
+    }
+
+    /// Moves the values at `places` by `change`, as exactly as `encoding` can say it, and returns what devices are told.
+    /// What it cannot say is carried over to the next change of the same values.
+    pub(crate) fn advance(
+        &mut self,
+        run: &RunId,
+        places: &[u32],
+        change: &[ArrayD<f32>],
+        encoding: Encoding,
+    ) -> Result<Tensors, WireError> {
+        let mut tensors = Vec::with_capacity(places.len());
+        for (&place, change) in places.iter().zip(change) {
+            let (values, carry) = (&mut self.values[place as usize], &mut self.carry[place as usize]);
+            let wanted = &*carry + change;
+            let encoded = EncodedTensor::encode(wanted.view(), encoding, None);
+            let said = encoded.decode("", values.shape())?;
+            *values += &said;
+            *carry = wanted - said;
+            tensors.push(encoded);
+        }
+        Ok(Tensors { run: run.clone(), state: self.digest(), places: places.to_vec(), tensors })
+    }
+
+    /// The whole state, bit for bit.
+    pub(crate) fn whole(&self, run: &RunId) -> Tensors {
+        Tensors {
+            run: run.clone(),
+            state: self.digest(),
+            places: (0..self.values.len() as u32).collect(),
+            tensors: self.values.iter().map(|v| EncodedTensor::lossless(v.view())).collect(),
+        }
+    }
+}
+
+/// What decides a run's parameters beside its plan: enough to rebuild them without a backbone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Blueprint {
+    /// The backbone's adapter sites.
+    pub sites: Vec<fedtt_tt::Site>,
+    /// The head, if the task has one.
+    pub head: Option<fedtt_tt::HeadSize>,
+    /// Gains of norms that train, with their values in the backbone.
+    pub norms: Vec<(String, Vec<f32>)>,
+}
+
+impl Blueprint {
+    /// The parameters of a plan's adapters, and the values they start with.
+    ///
+    /// # Errors
+    /// When the plan's adapter settings do not fit the backbone.
+    pub fn adapters(&self, plan: &fedtt_wire::Plan) -> Result<fedtt_tt::AdapterSet, fedtt_tt::Error> {
+        let mut set = fedtt_tt::AdapterSet::new(&plan.adapter, &self.sites, self.head, plan.seed)?;
+        for (name, values) in &self.norms {
+            set.add_extra(name.clone(), ndarray::Array1::from(values.clone()).into_dyn());
+        }
+        Ok(set)
+    }
+}
+
+/// The values of a fresh adapter, rounded to bfloat16, which halves the first download; gains of norms, which are the
+/// backbone's, as they are.
+pub(crate) fn starting(set: &fedtt_tt::AdapterSet) -> Vec<ArrayD<f32>> {
+    let round = |x: f32| half::bf16::from_f32(x).to_f32();
+    let start = |(parameter, value): (Parameter, ndarray::ArrayViewD<'_, f32>)| match parameter.role {
+        Role::Extra => value.to_owned(),
+        _ => value.mapv(round),
+    };
+    set.parameters().into_iter().zip(set.values()).map(start).collect()
+}
+
+/// The parameters at `places`.
+pub(crate) fn at(parameters: &[Parameter], places: &[u32]) -> Vec<Parameter> {
+    places.iter().map(|&place| parameters[place as usize].clone()).collect()
+}

@@ -1,0 +1,460 @@
+//! A run's rounds, without I/O: time, messages and commands come in, messages and events go out.
+//!
+//! [`selecting`] waits for devices and picks the cohort, [`collecting`] takes its updates in, [`closing`] makes the next
+//! global state of them; [`resting`] is everything in which no round goes on. What changes is written to the store's
+//! changes before anything is said about it, and the caller commits them before it says it.
+
+mod closing;
+mod collecting;
+mod event;
+mod global;
+mod resting;
+mod selecting;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fedtt_tt::optim::Schedule;
+use fedtt_tt::{Parameter, TrainMask};
+use fedtt_wire::message::{Goal, Manifest, Need, Outcome, Parcel, Progress, RunPlan};
+use fedtt_wire::{DeviceName, Digest, Layout, Message, Plan, RunId, Topic, WireError, chunk, layout};
+use ndarray::ArrayD;
+use serde::{Deserialize, Serialize};
+
+use crate::aggregate::AggregateError;
+use crate::aggregate::mask;
+use crate::record::{Refused, RoundRecord, RunSummary, Status, Traffic};
+use crate::store::{Changes, Part, StoreError};
+
+pub use event::{RunEvent, What};
+pub use global::Blueprint;
+pub use resting::{Command, CommandError};
+
+use global::{Global, Stored};
+
+/// A fault of the host. A peer's fault is no error: it is counted and reported.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The round's updates could not be aggregated.
+    #[error(transparent)]
+    Aggregate(#[from] AggregateError),
+    /// A message could not be made, or stored values are not the run's.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// The plan's adapters do not fit the backbone.
+    #[error(transparent)]
+    Adapter(#[from] fedtt_tt::Error),
+}
+
+/// What goes out.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// A message, as bytes; empty bytes clear a retained one.
+    Publish {
+        /// Where.
+        topic: Topic,
+        /// What.
+        payload: Vec<u8>,
+        /// Whether the broker keeps it for those who come later.
+        retain: bool,
+    },
+    /// Something happened.
+    Event(RunEvent),
+    /// A round ended with these values; whoever has examples may measure them.
+    RoundEnded {
+        /// The run.
+        run: RunId,
+        /// The round.
+        round: u32,
+        /// The global values.
+        values: Vec<ArrayD<f32>>,
+    },
+}
+
+/// A device that could take part.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candidate {
+    /// Its name.
+    pub name: DeviceName,
+    /// The groups it belongs to.
+    pub labels: Vec<String>,
+    /// Hashes of the bundles it has.
+    pub bundles: Vec<String>,
+}
+
+/// What a run is and how it stands, as it is stored.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Record {
+    plan: Plan,
+    blueprint: Blueprint,
+    summary: RunSummary,
+    phase: Phase,
+    round: u32,
+    /// Rounds to do before pausing; `step` sets it to one.
+    allowance: Option<u32>,
+    /// Evaluations since the best.
+    stale: u32,
+    counted: Vec<DeviceName>,
+    change: Option<(Digest, serde_bytes::ByteBuf)>,
+    /// The devices' traffic counters when they last reported.
+    counters: BTreeMap<String, Traffic>,
+    /// Most chunks a retained payload ever had: so many topics are to be cleared in the end.
+    chunks: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum Phase {
+    Selecting(selecting::Selecting),
+    Collecting(collecting::Collecting),
+    Resting,
+}
+
+/// A run.
+pub struct Run {
+    id: RunId,
+    record: Record,
+    parameters: Vec<Parameter>,
+    layout: Layout,
+    global: Global,
+    /// Devices whose updates of this round are stored.
+    accepted: BTreeSet<DeviceName>,
+    /// The state that is published as a whole.
+    published: Option<Parcel>,
+    progress: BTreeMap<String, Progress>,
+    said_waiting: Option<(usize, usize)>,
+    effects: Vec<Effect>,
+    dirty: bool,
+}
+
+impl Run {
+    /// A new run.
+    ///
+    /// # Errors
+    /// When the plan does not fit the backbone, or the store fails.
+    pub fn start(id: RunId, plan: Plan, blueprint: Blueprint, now: u64, store: &Changes) -> Result<Self, RunError> {
+        let set = blueprint.adapters(&plan)?;
+        let parameters = set.parameters();
+        let layout = Layout::of(&parameters);
+        let values = global::starting(&set);
+        let summary = RunSummary {
+            run: id.clone(),
+            name: plan.name.clone(),
+            status: Status::Running,
+            reason: None,
+            rounds_done: 0,
+            rounds: plan.rounds,
+            values: layout.values() as u64,
+            began: now,
+            ended: None,
+            best: None,
+            last: None,
+            traffic: Traffic::default(),
+            updates: 0,
+            refused: Refused::default(),
+            devices: Vec::new(),
+        };
+        let record = Record {
+            plan,
+            blueprint,
+            summary,
+            phase: Phase::Selecting(selecting::Selecting::default()),
+            round: 0,
+            allowance: None,
+            stale: 0,
+            counted: Vec::new(),
+            change: None,
+            counters: BTreeMap::new(),
+            chunks: 0,
+        };
+        let global = Global::new(values, &layout);
+        let mut run = Run::of(id, record, parameters, layout, global);
+        store.put(Part::Global, &run.id, &run.global.stored())?;
+        run.dirty = true;
+        run.say(now, What::Started);
+        run.announce()?;
+        run.publish_state()?;
+        Ok(run)
+    }
+
+    /// A run as a host that was stopped, or killed, left it; everything retained is published again.
+    ///
+    /// # Errors
+    /// When the store fails or holds something else.
+    pub fn restore(id: RunId, now: u64, store: &Changes) -> Result<Option<Self>, RunError> {
+        let Some(record) = store.get::<Record>(Part::Run, &id)? else { return Ok(None) };
+        let Some(stored) = store.get::<Stored>(Part::Global, &id)? else { return Ok(None) };
+        let set = record.blueprint.adapters(&record.plan)?;
+        let parameters = set.parameters();
+        let layout = Layout::of(&parameters);
+        let global = Global::restored(stored, &layout)?;
+        let mut run = Run::of(id, record, parameters, layout, global);
+        let round = run.record.round;
+        let mut accepted = Vec::new();
+        store.each_update::<RunError>(&run.id, round, &mut |device, _| {
+            accepted.extend(DeviceName::new(device).ok());
+            Ok(())
+        })?;
+        run.accepted.extend(accepted);
+        if !run.record.summary.status.is_final() {
+            run.say(now, What::Restored);
+            run.announce()?;
+            run.publish_change()?;
+            if let Phase::Collecting(collecting) = run.record.phase.clone() {
+                run.publish_manifest(&collecting)?;
+            }
+        }
+        Ok(Some(run))
+    }
+
+    fn of(id: RunId, record: Record, parameters: Vec<Parameter>, layout: Layout, global: Global) -> Self {
+        Run {
+            id,
+            record,
+            parameters,
+            layout,
+            global,
+            accepted: BTreeSet::new(),
+            published: None,
+            progress: BTreeMap::new(),
+            said_waiting: None,
+            effects: Vec::new(),
+            dirty: false,
+        }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &RunId {
+        &self.id
+    }
+
+    /// What it is.
+    pub fn plan(&self) -> &Plan {
+        &self.record.plan
+    }
+
+    /// Its parameters, in the order of the layout.
+    pub fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+
+    /// The tensors of its global state.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The global values.
+    pub fn values(&self) -> &[ArrayD<f32>] {
+        &self.global.values
+    }
+
+    /// What decides its parameters beside the plan.
+    pub fn blueprint(&self) -> &Blueprint {
+        &self.record.blueprint
+    }
+
+    /// How it stands.
+    pub fn summary(&self) -> &RunSummary {
+        &self.record.summary
+    }
+
+    /// The round that goes on or comes next, from 0.
+    pub fn round(&self) -> u32 {
+        self.record.round
+    }
+
+    /// The cohort of the round that goes on, what is in of it, and how far the others are.
+    pub fn collecting(&self) -> Option<(&[DeviceName], &BTreeSet<DeviceName>, &BTreeMap<String, Progress>)> {
+        match &self.record.phase {
+            Phase::Collecting(collecting) => Some((&collecting.cohort, &self.accepted, &self.progress)),
+            _ => None,
+        }
+    }
+
+    /// The values of the best adapter so far; the last ones where none was measured.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn best_values(&self, store: &Changes) -> Result<Vec<ArrayD<f32>>, RunError> {
+        Ok(match store.get::<Stored>(Part::Best, &self.id)? {
+            Some(stored) if self.record.summary.best.is_some() => Global::restored(stored, &self.layout)?.values,
+            _ => self.global.values.clone(),
+        })
+    }
+
+    /// What is to be done now, after whatever has been handled; everything that changed is in `store` by then.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn finish(&mut self, store: &Changes) -> Result<Vec<Effect>, RunError> {
+        if std::mem::take(&mut self.dirty) {
+            store.put(Part::Run, &self.id, &self.record)?;
+        }
+        Ok(std::mem::take(&mut self.effects))
+    }
+
+    /// Time passes.
+    ///
+    /// # Errors
+    /// A fault of the host.
+    pub fn tick(&mut self, now: u64, candidates: &[Candidate], store: &Changes) -> Result<(), RunError> {
+        // Closing a round leads to selecting the next, which may begin at once.
+        loop {
+            let before = std::mem::discriminant(&self.record.phase);
+            match &self.record.phase {
+                Phase::Selecting(_) => self.select(now, candidates, store)?,
+                Phase::Collecting(_) => self.close_if_due(now, candidates, store)?,
+                Phase::Resting => {}
+            }
+            if before == std::mem::discriminant(&self.record.phase) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// When `tick` has something to do next, whatever else happens.
+    pub fn due(&self) -> Option<u64> {
+        match &self.record.phase {
+            Phase::Selecting(selecting) => Some(selecting.not_before),
+            Phase::Collecting(collecting) => Some(collecting.next_due(&self.record.plan.collection, self.accepted.len())),
+            Phase::Resting => None,
+        }
+    }
+
+    /// What there is to say to an update of an earlier round without looking into it.
+    pub fn settled(&self, device: &DeviceName, round: u32) -> Option<Outcome> {
+        let counted = round == self.record.round && self.accepted.contains(device)
+            || round + 1 == self.record.round && self.record.counted.contains(device);
+        let resting = !matches!(self.record.phase, Phase::Collecting(_));
+        match counted {
+            true => Some(Outcome::Duplicate),
+            false => (round < self.record.round || resting && round == self.record.round).then_some(Outcome::Late),
+        }
+    }
+
+    /// A device says how far it is.
+    pub fn progressed(&mut self, device: &DeviceName, progress: Progress) {
+        if progress.round == self.record.round {
+            self.progress.insert(device.to_string(), progress);
+        }
+    }
+
+    /// A device lacks the global state.
+    ///
+    /// # Errors
+    /// When the state cannot be encoded.
+    pub fn needed(&mut self, need: &Need) -> Result<(), RunError> {
+        if need.state == self.global.digest() && !self.record.summary.status.is_final() {
+            self.publish_state()?;
+        }
+        Ok(())
+    }
+
+    fn say(&mut self, now: u64, what: What) {
+        let event = RunEvent { time: now, run: self.id.to_string(), round: self.record.round, what };
+        self.effects.push(Effect::Event(event));
+    }
+
+    fn publish(&mut self, topic: Topic, message: impl Into<Message>, retain: bool) -> Result<(), WireError> {
+        let payload = message.into().encode(self.record.plan.wire.level)?;
+        self.effects.push(Effect::Publish { topic, payload, retain });
+        Ok(())
+    }
+
+    fn clear(&mut self, topic: Topic) {
+        self.effects.push(Effect::Publish { topic, payload: Vec::new(), retain: true });
+    }
+
+    fn announce(&mut self) -> Result<(), WireError> {
+        let plan = RunPlan { run: self.id.clone(), plan: self.record.plan.clone(), layout: self.layout.clone() };
+        self.publish(Topic::Plan(self.id.clone()), plan, true)
+    }
+
+    fn publish_chunks(&mut self, topic: fn(RunId, u32) -> Topic, payload: &[u8]) -> Result<Parcel, WireError> {
+        let size = self.record.plan.wire.chunk;
+        for chunk in chunk::split(&self.id, self.record.round, payload, size) {
+            self.publish(topic(self.id.clone(), chunk.index), chunk, true)?;
+        }
+        let parcel = chunk::parcel(payload, size);
+        self.record.chunks = self.record.chunks.max(parcel.chunks);
+        self.dirty = true;
+        Ok(parcel)
+    }
+
+    /// Publishes the whole state, once for each.
+    fn publish_state(&mut self) -> Result<(), WireError> {
+        let payload = Message::from(self.global.whole(&self.id)).encode(self.record.plan.wire.level)?;
+        if self.published.is_some_and(|parcel| parcel.digest == Digest::of(&payload)) {
+            return Ok(());
+        }
+        self.published = Some(self.publish_chunks(Topic::State, &payload)?);
+        Ok(())
+    }
+
+    fn publish_change(&mut self) -> Result<(), WireError> {
+        if let Some((_, payload)) = self.record.change.clone() {
+            self.publish_chunks(Topic::Change, &payload)?;
+        }
+        Ok(())
+    }
+
+    /// What trains in the current round.
+    fn mask(&self) -> TrainMask {
+        mask(&self.record.plan.schedule, u64::from(self.record.round), &self.parameters, &self.global.drift)
+    }
+
+    fn is_measuring(&self) -> bool {
+        self.record.round >= self.record.plan.rounds
+    }
+
+    fn trained(&self) -> Vec<u32> {
+        if self.is_measuring() { Vec::new() } else { layout::trained(&self.parameters, &self.mask()) }
+    }
+
+    fn publish_manifest(&mut self, collecting: &collecting::Collecting) -> Result<(), WireError> {
+        let plan = &self.record.plan;
+        let local = &plan.local;
+        let schedule = Schedule {
+            warmup_steps: u64::from(local.warmup),
+            decay: local.decay,
+            total_steps: Some(u64::from(plan.rounds.max(local.warmup))),
+            floor: local.floor,
+        };
+        let parcel = |bytes: &[u8]| chunk::parcel(bytes, plan.wire.chunk);
+        let manifest = Manifest {
+            run: self.id.clone(),
+            round: self.record.round,
+            attempt: collecting.attempt,
+            goal: if self.is_measuring() { Goal::Measure } else { Goal::Train },
+            cohort: collecting.cohort.clone(),
+            mask: self.mask(),
+            rate: schedule.factor(u64::from(self.record.round)) as f32,
+            state: self.global.digest(),
+            change: self.record.change.as_ref().map(|(before, bytes)| (*before, parcel(bytes))),
+            seconds: plan.collection.longest() / 1000,
+            counted: self.record.counted.clone(),
+        };
+        self.publish(Topic::Round(self.id.clone()), manifest, true)
+    }
+
+    fn set_status(&mut self, now: u64, status: Status, reason: Option<String>) {
+        if self.record.summary.status == status {
+            return;
+        }
+        self.record.summary.status = status;
+        self.record.summary.reason.clone_from(&reason);
+        self.dirty = true;
+        self.say(now, What::Status { status, reason });
+    }
+
+    /// The record of the round that goes on.
+    fn current(&mut self) -> Option<&mut RoundRecord> {
+        match &mut self.record.phase {
+            Phase::Collecting(collecting) => Some(&mut collecting.record),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! When no round goes on: between rounds, paused, ended; and what an operator can do about it.
+
+use fedtt_wire::Topic;
+use fedtt_wire::message::{Goal, Manifest};
+
+use super::selecting::Selecting;
+use super::{Phase, Run, RunError, What};
+use crate::record::{Measured, Status};
+use crate::store::Changes;
+
+/// What an operator can do to a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Command {
+    /// Finish the round and wait.
+    Pause,
+    /// Go on.
+    Resume,
+    /// Go on for one round.
+    Step,
+    /// End it; the round that goes on does not count.
+    Stop,
+}
+
+/// A command that makes no sense as the run stands.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("run {run} is {status}: {hint}")]
+pub struct CommandError {
+    /// The run.
+    pub run: String,
+    /// How it stands.
+    pub status: &'static str,
+    /// What to do instead.
+    pub hint: &'static str,
+}
+
+impl Status {
+    /// As people say it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Status::Running => "running",
+            Status::Pausing => "pausing",
+            Status::Paused => "paused",
+            Status::Finished => "finished",
+            Status::Stopped => "stopped",
+        }
+    }
+}
+
+impl Run {
+    /// Carries a command out.
+    ///
+    /// # Errors
+    /// When it makes no sense as the run stands.
+    pub fn command(&mut self, command: Command, now: u64) -> Result<(), CommandError> {
+        let status = self.record.summary.status;
+        let refuse = |hint| CommandError { run: self.id.to_string(), status: status.word(), hint };
+        if status.is_final() {
+            return Err(refuse("nothing can be done to it any more; start a new run"));
+        }
+        self.dirty = true;
+        match command {
+            Command::Pause => match (status, &self.record.phase) {
+                (Status::Paused | Status::Pausing, _) => {}
+                (_, Phase::Collecting(_)) => self.set_status(now, Status::Pausing, None),
+                _ => self.rest(now, Status::Paused, None),
+            },
+            Command::Resume | Command::Step => {
+                self.record.allowance = (command == Command::Step).then_some(1);
+                if status == Status::Paused {
+                    self.set_status(now, Status::Running, None);
+                    let record = match &self.record.phase {
+                        Phase::Selecting(selecting) => selecting.record.clone(),
+                        _ => Default::default(),
+                    };
+                    self.record.phase = Phase::Selecting(Selecting { attempt: 0, not_before: 0, record });
+                } else if command == Command::Resume {
+                    self.set_status(now, Status::Running, None);
+                }
+            }
+            Command::Stop => self.end(now, Status::Stopped, None),
+        }
+        Ok(())
+    }
+
+    /// What comes after a round.
+    pub(super) fn next(&mut self, now: u64) {
+        self.record.phase = Phase::Selecting(Selecting::default());
+        let plan = &self.record.plan;
+        if let Some(patience) = plan.evaluation.patience
+            && self.record.stale >= patience
+        {
+            let reason = format!("no lower loss in {patience} evaluations");
+            return self.end(now, Status::Finished, Some(reason));
+        }
+        if self.record.round >= plan.rounds && !plan.evaluation.clients {
+            return self.end(now, Status::Finished, None);
+        }
+        let spent = self.record.allowance.as_mut().is_some_and(|left| {
+            *left = left.saturating_sub(1);
+            *left == 0
+        });
+        if spent {
+            self.record.allowance = None;
+        }
+        if self.record.summary.status == Status::Pausing || spent {
+            self.rest(now, Status::Paused, None);
+        }
+    }
+
+    /// No round until further notice: devices stop what they do.
+    pub(super) fn rest(&mut self, now: u64, status: Status, reason: Option<String>) {
+        self.set_status(now, status, reason);
+        self.dirty = true;
+        let manifest = Manifest {
+            run: self.id.clone(),
+            round: self.record.round,
+            attempt: 0,
+            goal: Goal::Rest,
+            cohort: Vec::new(),
+            mask: self.mask(),
+            rate: 0.0,
+            state: self.global.digest(),
+            change: None,
+            seconds: 0,
+            counted: self.record.counted.clone(),
+        };
+        if !matches!(self.record.phase, Phase::Selecting(_)) || status.is_final() {
+            self.record.phase = Phase::Resting;
+        } else if let Phase::Selecting(selecting) = &mut self.record.phase {
+            selecting.not_before = u64::MAX;
+        }
+        // A manifest of plain values always has a CBOR form.
+        if self.publish(Topic::Round(self.id.clone()), manifest, true).is_err() {
+            self.clear(Topic::Round(self.id.clone()));
+        }
+    }
+
+    /// The host cannot go on with the run as it is.
+    pub fn suspend(&mut self, now: u64, reason: String) {
+        if !self.record.summary.status.is_final() {
+            let record = self.current().map(|record| record.clone()).unwrap_or_default();
+            self.record.phase = Phase::Selecting(Selecting { attempt: 0, not_before: u64::MAX, record });
+            self.rest(now, Status::Paused, Some(reason));
+        }
+    }
+
+    /// The run is over: nothing retained is left behind.
+    pub(super) fn end(&mut self, now: u64, status: Status, reason: Option<String>) {
+        self.set_status(now, status, reason);
+        self.record.summary.ended = Some(now);
+        self.record.phase = Phase::Resting;
+        let run = self.id.clone();
+        for i in 0..self.record.chunks {
+            self.clear(Topic::Change(run.clone(), i));
+            self.clear(Topic::State(run.clone(), i));
+        }
+        self.clear(Topic::Round(run.clone()));
+        self.clear(Topic::Plan(run));
+    }
+
+    /// The host measured the values a round ended with.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn measured(
+        &mut self,
+        round: u32,
+        values: Vec<ndarray::ArrayD<f32>>,
+        measured: Measured,
+        now: u64,
+        store: &Changes,
+    ) -> Result<(), RunError> {
+        let mut records = store.records(&self.id)?;
+        if let Some(record) = records.iter_mut().find(|r| r.round == round) {
+            record.after = Some(measured.clone());
+            store.put_record(&self.id, record)?;
+        }
+        self.judge_measurement(round + 1, &measured, Some(values), store)?;
+        self.say(now, What::Measured { after: measured });
+        Ok(())
+    }
+}

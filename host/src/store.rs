@@ -1,0 +1,229 @@
+//! The host's persistent state, in redb. What one `handle` changes is committed as a whole, before anything is said.
+
+use std::path::{Path, PathBuf};
+
+use fedtt_wire::{DeviceName, RunId};
+use redb::{Database, Durability, ReadableTable, TableDefinition, WriteTransaction};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::record::RoundRecord;
+
+/// Run to what it is and how it stands, CBOR.
+const RUNS: TableDefinition<&str, &[u8]> = TableDefinition::new("runs");
+/// Run to its global state, CBOR.
+const GLOBALS: TableDefinition<&str, &[u8]> = TableDefinition::new("globals");
+/// Run to the best adapter so far, CBOR.
+const BEST: TableDefinition<&str, &[u8]> = TableDefinition::new("best");
+/// Run, round, device to an accepted update, as it came.
+const UPDATES: TableDefinition<(&str, u32, &str), &[u8]> = TableDefinition::new("updates");
+/// Run, round to its record, JSON.
+const RECORDS: TableDefinition<(&str, u32), &[u8]> = TableDefinition::new("records");
+/// Start token to run.
+const TOKENS: TableDefinition<&str, &str> = TableDefinition::new("tokens");
+
+/// The state cannot be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file cannot be opened.
+    #[error("cannot open {}: {source}; another `fedtt serve` may be using it", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What redb said.
+        source: Box<redb::Error>,
+    },
+    /// The database failed.
+    #[error("the host's database: {0}")]
+    Database(Box<redb::Error>),
+    /// An entry is not what it should be.
+    #[error("the host's database: {what} is not understood: {reason}")]
+    Content {
+        /// Which entry.
+        what: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl<E: Into<redb::Error>> From<E> for StoreError {
+    fn from(error: E) -> Self {
+        StoreError::Database(Box::new(error.into()))
+    }
+}
+
+/// The host's persistent state.
+#[derive(Debug)]
+pub struct Store {
+    database: Database,
+    durability: Durability,
+}
+
+/// Changes that are committed together.
+pub struct Changes {
+    transaction: WriteTransaction,
+}
+
+/// Part of a run's state.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Part {
+    /// What it is and how it stands.
+    Run,
+    /// Its global state.
+    Global,
+    /// The best adapter so far.
+    Best,
+}
+
+impl Part {
+    fn table(self) -> TableDefinition<'static, &'static str, &'static [u8]> {
+        match self {
+            Part::Run => RUNS,
+            Part::Global => GLOBALS,
+            Part::Best => BEST,
+        }
+    }
+}
+
+impl Store {
+    /// Opens or creates the state in a file.
+    ///
+    /// # Errors
+    /// When the file cannot be opened, or another process has.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let refuse = |source: redb::Error| StoreError::Open { path: path.to_path_buf(), source: Box::new(source) };
+        let database = Database::builder().set_cache_size(16 << 20).create(path).map_err(|e| refuse(e.into()))?;
+        Self::prepared(database, Durability::Immediate)
+    }
+
+    /// State that is gone with the process, for simulations.
+    ///
+    /// # Errors
+    /// When the database cannot be set up.
+    pub fn memory() -> Result<Self, StoreError> {
+        let backend = redb::backends::InMemoryBackend::new();
+        Self::prepared(Database::builder().create_with_backend(backend)?, Durability::None)
+    }
+
+    fn prepared(database: Database, durability: Durability) -> Result<Self, StoreError> {
+        let transaction = database.begin_write()?;
+        for table in [RUNS, GLOBALS, BEST] {
+            transaction.open_table(table)?;
+        }
+        transaction.open_table(UPDATES)?;
+        transaction.open_table(RECORDS)?;
+        transaction.open_table(TOKENS)?;
+        transaction.commit()?;
+        Ok(Store { database, durability })
+    }
+
+    /// Begins changes; without [`Changes::commit`] they never were.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn begin(&self) -> Result<Changes, StoreError> {
+        let mut transaction = self.database.begin_write()?;
+        transaction.set_durability(self.durability)?;
+        Ok(Changes { transaction })
+    }
+}
+
+impl Changes {
+    /// Makes the changes last.
+    ///
+    /// # Errors
+    /// When the database fails; nothing has changed then.
+    pub fn commit(self) -> Result<(), StoreError> {
+        Ok(self.transaction.commit()?)
+    }
+
+    /// The ids of all runs.
+    pub(crate) fn runs(&self) -> Result<Vec<String>, StoreError> {
+        let table = self.transaction.open_table(RUNS)?;
+        let mut runs = Vec::new();
+        for entry in table.iter()? {
+            runs.push(entry?.0.value().to_string());
+        }
+        Ok(runs)
+    }
+
+    pub(crate) fn put<T: Serialize>(&self, part: Part, run: &RunId, value: &T) -> Result<(), StoreError> {
+        let mut bytes = Vec::new();
+        ciborium::into_writer(value, &mut bytes).map_err(|e| content(run, format!("{part:?}"), e))?;
+        self.transaction.open_table(part.table())?.insert(run.as_str(), bytes.as_slice())?;
+        Ok(())
+    }
+
+    pub(crate) fn get<T: DeserializeOwned>(&self, part: Part, run: &RunId) -> Result<Option<T>, StoreError> {
+        let table = self.transaction.open_table(part.table())?;
+        let Some(bytes) = table.get(run.as_str())? else { return Ok(None) };
+        ciborium::from_reader(bytes.value()).map(Some).map_err(|e| content(run, format!("{part:?}"), e))
+    }
+
+    /// Keeps an accepted update.
+    pub(crate) fn put_update(&self, run: &RunId, round: u32, from: &DeviceName, bytes: &[u8]) -> Result<(), StoreError> {
+        self.transaction.open_table(UPDATES)?.insert((run.as_str(), round, from.as_str()), bytes)?;
+        Ok(())
+    }
+
+    /// Hands every update of a round to `visit`, in the order of device names.
+    pub(crate) fn each_update<E: From<StoreError>>(
+        &self,
+        run: &RunId,
+        round: u32,
+        visit: &mut dyn FnMut(&str, &[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let fail = |e: redb::Error| E::from(StoreError::Database(Box::new(e)));
+        let table = self.transaction.open_table(UPDATES).map_err(|e| fail(e.into()))?;
+        let from = (run.as_str(), round, "");
+        for entry in table.range(from..).map_err(|e| fail(e.into()))? {
+            let (key, bytes) = entry.map_err(|e| fail(e.into()))?;
+            let (of, at, device) = key.value();
+            if (of, at) != (run.as_str(), round) {
+                break;
+            }
+            visit(device, bytes.value())?;
+        }
+        Ok(())
+    }
+
+    /// Forgets the updates of a round.
+    pub(crate) fn drop_updates(&self, run: &RunId, round: u32) -> Result<(), StoreError> {
+        let mut table = self.transaction.open_table(UPDATES)?;
+        table.retain_in((run.as_str(), round, "")..(run.as_str(), round + 1, ""), |_, _| false)?;
+        Ok(())
+    }
+
+    pub(crate) fn put_record(&self, run: &RunId, record: &RoundRecord) -> Result<(), StoreError> {
+        let json = serde_json::to_vec(record).map_err(|e| content(run, format!("round {}", record.round), e))?;
+        self.transaction.open_table(RECORDS)?.insert((run.as_str(), record.round), json.as_slice())?;
+        Ok(())
+    }
+
+    /// The records of a run, by round.
+    pub(crate) fn records(&self, run: &RunId) -> Result<Vec<RoundRecord>, StoreError> {
+        let table = self.transaction.open_table(RECORDS)?;
+        let mut records = Vec::new();
+        for entry in table.range((run.as_str(), 0)..=(run.as_str(), u32::MAX))? {
+            let (key, json) = entry?;
+            let record = serde_json::from_slice(json.value());
+            records.push(record.map_err(|e| content(run, format!("round {}", key.value().1), e))?);
+        }
+        Ok(records)
+    }
+
+    /// The run that was started with a token.
+    pub(crate) fn run_of_token(&self, token: &str) -> Result<Option<String>, StoreError> {
+        let table = self.transaction.open_table(TOKENS)?;
+        Ok(table.get(token)?.map(|run| run.value().to_string()))
+    }
+
+    pub(crate) fn put_token(&self, token: &str, run: &RunId) -> Result<(), StoreError> {
+        self.transaction.open_table(TOKENS)?.insert(token, run.as_str())?;
+        Ok(())
+    }
+}
+
+fn content(run: &RunId, what: String, reason: impl std::fmt::Display) -> StoreError {
+    StoreError::Content { what: format!("{what} of run {run}"), reason: reason.to_string() }
+}
