@@ -51,6 +51,11 @@ impl Labels {
         }
     }
 
+    /// These, in this order.
+    pub fn new(names: Vec<String>) -> Self {
+        Labels(names)
+    }
+
     /// Class names in output order.
     pub fn names(&self) -> &[String] {
         &self.0
@@ -64,7 +69,7 @@ impl Labels {
         let class = |e: &super::Example| {
             let label = e.label.as_deref().unwrap_or_default();
             self.0.iter().position(|name| name == label).ok_or_else(|| {
-                let message = format!("label {label:?} was not in the training data, which has: {}", self.0.join(", "));
+                let message = format!("label {label:?} is none of the classes learnt: {}", self.0.join(", "));
                 DataError::line(&data.name, e.line, message)
             })
         };

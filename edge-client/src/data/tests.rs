@@ -126,7 +126,7 @@ fn unknown_labels_and_numbers_are_named_with_their_line() {
     let labels = Labels::collect(&train).unwrap();
     assert_eq!(labels.classes(&train).unwrap(), Targets::Classes(vec![0, 1]));
     let error = labels.classes(&test).unwrap_err().to_string();
-    assert_eq!(error, "test.all:3: label \"c\" was not in the training data, which has: a, b");
+    assert_eq!(error, "test.all:3: label \"c\" is none of the classes learnt: a, b");
     let error = Targets::values(&test).unwrap_err().to_string();
     assert!(error.starts_with("test.all:1: regression needs a number"), "{error}");
 }

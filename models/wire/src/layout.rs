@@ -1,7 +1,8 @@
 //! The tensors of a run in their order, so that messages carry none of their names.
 
-use fedtt_tt::{Parameter, TrainMask};
-use ndarray::{ArrayD, IxDyn};
+use fedtt_tt::{AdapterSet, Parameter, Role, TrainMask};
+use half::bf16;
+use ndarray::{ArrayD, ArrayViewD, IxDyn};
 use serde::{Deserialize, Serialize};
 
 use crate::error::WireError;
@@ -74,4 +75,15 @@ impl Layout {
 /// Indices of the parameters that train under `mask`.
 pub fn trained(parameters: &[Parameter], mask: &TrainMask) -> Vec<u32> {
     (0u32..).zip(parameters).filter(|(_, p)| mask.trains(p)).map(|(i, _)| i).collect()
+}
+
+/// The global values a run of fresh adapters begins with: rounded to bfloat16, which halves the first download; gains of
+/// norms, which are the backbone's, as they are. A device that comes to the same values need not download them.
+pub fn starting(fresh: &AdapterSet) -> Vec<ArrayD<f32>> {
+    let round = |x: f32| bf16::from_f32(x).to_f32();
+    let start = |(parameter, value): (Parameter, ArrayViewD<'_, f32>)| match parameter.role {
+        Role::Extra => value.to_owned(),
+        _ => value.mapv(round),
+    };
+    fresh.parameters().into_iter().zip(fresh.values()).map(start).collect()
 }

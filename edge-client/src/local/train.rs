@@ -1,0 +1,184 @@
+//! Local steps.
+
+use std::time::Instant;
+
+use fedtt_tt::optim::AdamWConfig;
+use fedtt_tt::{AdamW, TrainMask};
+use fedtt_wire::layout::trained;
+use fedtt_wire::message::{Goal, Measurement};
+use fedtt_wire::plan::Moments;
+use fedtt_wire::tensor::EncodedTensor;
+use fedtt_wire::{DeviceName, Plan};
+use ndarray::{ArrayD, Zip};
+
+use super::order::Batches;
+use super::plan::rate;
+use super::update::{Encoded, encode};
+use super::{LocalData, LocalError, LocalMemory, PlanModel};
+
+/// A round as a device sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct RoundWork<'a> {
+    /// From 0.
+    pub round: u32,
+    /// What is asked.
+    pub goal: Goal,
+    /// What trains.
+    pub mask: &'a TrainMask,
+    /// Fraction of the full learning rates.
+    pub rate: f32,
+    /// The global values, in the order of the layout.
+    pub globals: &'a [ArrayD<f32>],
+    /// Who trains: part of what seeds the order of its examples.
+    pub device: &'a DeviceName,
+}
+
+/// What a device made of a round.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LocalResult {
+    /// What is sent, in the order of the places that train.
+    pub tensors: Vec<EncodedTensor>,
+    /// Examples trained on.
+    pub examples: u64,
+    /// Steps done.
+    pub steps: u32,
+    /// Their mean loss.
+    pub loss: f64,
+    /// Seconds all took.
+    pub seconds: f64,
+    /// The global values, measured.
+    pub measured: Option<Measurement>,
+    /// To be adopted if the update is counted.
+    pub memory: LocalMemory,
+}
+
+/// A step was done.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Stepped {
+    /// Steps done, this one included.
+    pub step: u32,
+    /// Of so many.
+    pub steps: u32,
+    /// Its loss.
+    pub loss: f32,
+}
+
+/// Where local steps led.
+struct Steps {
+    count: u32,
+    loss: f64,
+    moments: Option<fedtt_tt::AdamWState>,
+}
+
+impl PlanModel {
+    /// Measures the global values if it is time to, and does the local steps: AdamW at the plan's rates times
+    /// `round.rate`, on gradients clipped together with the proximal term. `stop` is asked before every step.
+    ///
+    /// # Errors
+    /// When values or memory do not fit the plan, there are no examples, the engine fails, the loss or a value is not
+    /// finite, or `stop` says so.
+    pub fn train(
+        &mut self,
+        plan: &Plan,
+        round: &RoundWork<'_>,
+        data: &LocalData,
+        memory: &LocalMemory,
+        stop: &dyn Fn() -> bool,
+        progress: &mut dyn FnMut(Stepped),
+    ) -> Result<LocalResult, LocalError> {
+        let began = Instant::now();
+        self.assign(round.globals)?;
+        memory.check(&self.layout)?;
+        let due = plan.evaluation.clients && round.round.is_multiple_of(plan.evaluation.every.max(1));
+        let held_out = data.held_out.as_ref().filter(|_| due || round.goal == Goal::Measure);
+        let measured = held_out.map(|examples| self.measure_assigned(examples)).transpose()?;
+        let mut result = LocalResult {
+            tensors: Vec::new(),
+            examples: 0,
+            steps: 0,
+            loss: 0.0,
+            seconds: 0.0,
+            measured,
+            memory: memory.clone(),
+        };
+        if round.goal == Goal::Train {
+            let places = trained(&self.parameters, round.mask);
+            let steps = self.steps(plan, round, data, memory, stop, progress)?;
+            let residual = memory.residual.as_deref();
+            let coding = &plan.wire.uplink;
+            let Encoded { tensors, residual } =
+                encode(&self.layout, &places, &self.set.values(), round.globals, residual, coding)?;
+            result.tensors = tensors;
+            result.memory = LocalMemory { residual, moments: steps.moments };
+            (result.examples, result.steps, result.loss) = (data.train.rows.len() as u64, steps.count, steps.loss);
+        }
+        result.seconds = began.elapsed().as_secs_f64();
+        Ok(result)
+    }
+
+    fn steps(
+        &mut self,
+        plan: &Plan,
+        round: &RoundWork<'_>,
+        data: &LocalData,
+        memory: &LocalMemory,
+        stop: &dyn Fn() -> bool,
+        progress: &mut dyn FnMut(Stepped),
+    ) -> Result<Steps, LocalError> {
+        if data.train.rows.is_empty() {
+            return Err(LocalError::Empty);
+        }
+        let full = rate(plan);
+        let config = AdamWConfig {
+            learning_rate: full * round.rate,
+            weight_decay: plan.local.weight_decay,
+            clip_norm: (plan.local.clip > 0.0).then_some(plan.local.clip),
+            ..AdamWConfig::default()
+        };
+        let mut optimiser = AdamW::new(config, self.set.groups(plan.local.head_rate / full))?;
+        let carried = plan.local.moments == Moments::Carry;
+        if let Some(moments) = memory.moments.clone().filter(|_| carried) {
+            optimiser.restore(moments)?;
+        }
+        let mask = self.set.mask(round.mask);
+        let lengths = data.train.lengths();
+        let mut batches = Batches::new(&lengths, plan.local.batch, plan.seed, round.round, round.device);
+        let steps = plan.local.steps_of(data.train.rows.len());
+        let mut sum = 0.0;
+        for step in 0..steps {
+            if stop() {
+                return Err(LocalError::Stopped);
+            }
+            let examples = batches.next();
+            let weight = 1.0 / data.train.mass(&examples).max(1) as f32;
+            let (loss, by_input) = self.model.step(&self.set, &data.train.batch(&examples, self.shape, weight))?;
+            if !loss.is_finite() {
+                return Err(LocalError::Diverged { loss, step });
+            }
+            let mut gradients = self.set.pullback(&by_input)?;
+            let values = self.set.values();
+            add_proximal(&mut gradients, plan.local.prox, &values, round.globals);
+            drop(values);
+            optimiser.step(&mut self.set.values_mut(), &gradients, &mask)?;
+            sum += f64::from(loss);
+            progress(Stepped { step: step + 1, steps, loss });
+        }
+        let moments = carried.then(|| optimiser.state().clone());
+        Ok(Steps { count: steps, loss: sum / f64::from(steps), moments })
+    }
+}
+
+/// Adds the gradient of `mu/2 |w - w_global|^2` (FedProx, Li et al. 2020).
+pub(super) fn add_proximal(
+    gradients: &mut [ArrayD<f32>],
+    mu: f32,
+    values: &[ndarray::ArrayViewD<'_, f32>],
+    globals: &[ArrayD<f32>],
+) {
+    if mu == 0.0 {
+        return;
+    }
+    for ((gradient, value), global) in gradients.iter_mut().zip(values).zip(globals) {
+        Zip::from(gradient).and(value).and(global).for_each(|g, &w, &w0| *g += mu * (w - w0));
+    }
+}
