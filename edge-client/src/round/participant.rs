@@ -1,0 +1,239 @@
+//! All runs of a device.
+
+use std::collections::BTreeMap;
+
+use fedtt_wire::message::{Presence, SMALL};
+use fedtt_wire::{DeviceName, FleetName, Message, RunId, Topic, Topics, WireError};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use super::kept::{State, Work};
+use super::run::Run;
+use super::{Effect, Event, LocalPolicy, Notice, Slot, What};
+
+/// So many runs are followed at a time.
+const MOST_RUNS: usize = 64;
+
+/// Largest message about tensors, with room for its frame round the largest chunk a plan may ask for.
+const LARGEST: usize = 65 * 1024 * 1024;
+
+/// Who a device is.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Its name.
+    pub device: DeviceName,
+    /// The fleet it belongs to.
+    pub fleet: FleetName,
+    /// What it says of itself.
+    pub presence: Presence,
+}
+
+/// A device in its runs.
+pub struct Participant {
+    identity: Identity,
+    policy: LocalPolicy,
+    topics: Topics,
+    rng: ChaCha8Rng,
+    jobs: u64,
+    connected: bool,
+    runs: BTreeMap<RunId, Run>,
+}
+
+/// What a run is given to act on the world.
+pub(super) struct Context<'a> {
+    pub(super) now: u64,
+    pub(super) identity: &'a Identity,
+    pub(super) policy: &'a LocalPolicy,
+    pub(super) topics: &'a Topics,
+    pub(super) connected: bool,
+    pub(super) rng: &'a mut ChaCha8Rng,
+    pub(super) jobs: &'a mut u64,
+    pub(super) effects: &'a mut Vec<Effect>,
+}
+
+impl Context<'_> {
+    /// Says something to the host.
+    pub(super) fn up(&mut self, message: impl Into<Message>) {
+        let topic = Topic::Up(self.identity.device.clone());
+        self.effects.push(Effect::Publish { topic, message: message.into(), retain: false });
+    }
+
+    pub(super) fn tell(&mut self, run: &RunId, what: What) {
+        self.effects.push(Effect::Tell(Notice { run: Some(run.clone()), what }));
+    }
+
+    pub(super) fn ignore(&mut self, run: &RunId, reason: impl Into<String>) {
+        self.tell(run, What::Ignored { reason: reason.into() });
+    }
+}
+
+/// What was received, as an event; `None` where it is nothing of this fleet's.
+///
+/// # Errors
+/// When the payload is no message.
+pub fn receive(topics: &Topics, topic: &str, payload: &[u8]) -> Result<Option<Event>, WireError> {
+    let Some(topic) = topics.parse(topic) else { return Ok(None) };
+    if payload.is_empty() {
+        return Ok(Some(Event::Cleared { topic }));
+    }
+    let limit = if matches!(topic, Topic::Change(..) | Topic::State(..)) { LARGEST } else { SMALL };
+    Ok(Some(Event::Message { message: Message::decode(payload, limit)?, topic }))
+}
+
+impl Participant {
+    /// A device with the files its process left behind. `seed` is for the spread of repetitions alone.
+    pub fn new(
+        identity: Identity,
+        policy: LocalPolicy,
+        seed: u64,
+        files: Vec<(RunId, Slot, Vec<u8>)>,
+    ) -> (Self, Vec<Effect>) {
+        let mut effects = Vec::new();
+        let mut kept: BTreeMap<RunId, (Option<State>, Work)> = BTreeMap::new();
+        for (run, slot, bytes) in files {
+            let entry = kept.entry(run.clone()).or_default();
+            let read = match slot {
+                Slot::State => State::decode(&bytes).map(|state| entry.0 = Some(state)),
+                Slot::Work => Work::decode(&bytes).map(|work| entry.1 = work),
+            };
+            if let Err(error) = read {
+                let reason = format!("{slot:?} of {run}: {error}").to_lowercase();
+                effects.push(Effect::SetAside { run: run.clone(), slot });
+                effects.push(Effect::Tell(Notice { run: Some(run), what: What::SetAside { reason } }));
+            }
+        }
+        let restore = |(id, (state, work)): (RunId, (Option<State>, Work))| (id.clone(), Run::new(id, state, work));
+        let participant = Participant {
+            topics: Topics::new(&identity.fleet),
+            identity,
+            policy,
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            jobs: 0,
+            connected: false,
+            runs: kept.into_iter().map(restore).collect(),
+        };
+        (participant, effects)
+    }
+
+    /// What the device subscribes to, before it is connected.
+    pub fn filters(&self) -> Vec<String> {
+        self.topics.device_filters(&self.identity.device)
+    }
+
+    /// What the broker publishes when the device vanishes, and the device itself when it leaves.
+    pub fn farewell(&self) -> (Topic, Message) {
+        let presence = Presence { online: false, ..self.identity.presence.clone() };
+        (Topic::Presence(self.identity.device.clone()), presence.into())
+    }
+
+    /// The fleet's topics.
+    pub fn topics(&self) -> &Topics {
+        &self.topics
+    }
+
+    /// When time alone brings something next, in Unix milliseconds.
+    pub fn due(&self) -> Option<u64> {
+        self.runs.values().filter_map(|run| run.due(&self.policy, self.connected)).min()
+    }
+
+    /// What is to be done about `event` at `now`, in Unix milliseconds.
+    pub fn handle(&mut self, event: Event, now: u64) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        match &event {
+            Event::Connected => {
+                self.connected = true;
+                effects.push(Effect::Tell(Notice { run: None, what: What::Connected }));
+                let topic = Topic::Presence(self.identity.device.clone());
+                let message = self.identity.presence.clone().into();
+                effects.push(Effect::Publish { topic, message, retain: true });
+            }
+            Event::Disconnected => self.connected = false,
+            _ => {}
+        }
+        let mut cx = Context {
+            now,
+            identity: &self.identity,
+            policy: &self.policy,
+            topics: &self.topics,
+            connected: self.connected,
+            rng: &mut self.rng,
+            jobs: &mut self.jobs,
+            effects: &mut effects,
+        };
+        let runs = &mut self.runs;
+        match event {
+            Event::Connected => runs.values_mut().for_each(|run| run.connected(&mut cx)),
+            Event::Disconnected => {}
+            Event::Tick => {
+                runs.values_mut().for_each(|run| run.tick(&mut cx));
+                runs.retain(|_, run| !run.is_forgotten(&mut cx));
+            }
+            Event::Message { topic, message } => received(runs, &topic, message, &mut cx),
+            Event::Cleared { topic: Topic::Plan(run) } => {
+                if let Some(mut run) = runs.remove(&run) {
+                    run.over(&mut cx);
+                }
+            }
+            Event::Cleared { topic: Topic::Round(run) } => {
+                if let Some(run) = runs.get_mut(&run) {
+                    run.rest(&mut cx);
+                }
+            }
+            Event::Cleared { .. } => {}
+            Event::Prepared { run, outcome } => {
+                if let Some(run) = runs.get_mut(&run) {
+                    run.prepared(outcome, &mut cx);
+                }
+            }
+            Event::Progressed { job, stepped } => {
+                runs.values_mut().for_each(|run| run.progressed(job, stepped, &mut cx));
+            }
+            Event::Trained { job, outcome, traffic } => {
+                if let Some(run) = runs.values_mut().find(|run| run.has(job)) {
+                    run.trained(outcome, traffic, &mut cx);
+                }
+            }
+        }
+        effects
+    }
+}
+
+/// Gives a message to the run it is about, if it stands where such a message may.
+fn received(runs: &mut BTreeMap<RunId, Run>, topic: &Topic, message: Message, cx: &mut Context<'_>) {
+    let own = match (topic, &message) {
+        (Topic::Plan(run), Message::RunPlan(plan)) if plan.run == *run => Some(run),
+        (Topic::Round(run), Message::Manifest(manifest)) if manifest.run == *run => Some(run),
+        (Topic::Change(run, i) | Topic::State(run, i), Message::Chunk(chunk)) if chunk.run == *run && chunk.index == *i => {
+            Some(run)
+        }
+        (Topic::Down(device), Message::Verdict(verdict)) if *device == cx.identity.device => Some(&verdict.run),
+        (Topic::Down(_), Message::Refusal(refusal)) => {
+            // The host's word on a message it could not read, which names no run.
+            let what = What::Ignored { reason: format!("by the host: {}", refusal.reason) };
+            return cx.effects.push(Effect::Tell(Notice { run: None, what }));
+        }
+        _ => None,
+    };
+    let Some(id) = own.cloned() else {
+        let reason = format!("a {} at {}", message.what(), cx.topics.name(topic));
+        return cx.effects.push(Effect::Tell(Notice { run: None, what: What::Ignored { reason } }));
+    };
+    if !runs.contains_key(&id) {
+        if matches!(topic, Topic::Down(_)) {
+            return;
+        }
+        if runs.len() >= MOST_RUNS {
+            return cx.ignore(&id, format!("{MOST_RUNS} runs are followed already"));
+        }
+        runs.insert(id.clone(), Run::new(id.clone(), None, Work::default()));
+    }
+    let Some(run) = runs.get_mut(&id) else { return };
+    match (topic, message) {
+        (_, Message::RunPlan(plan)) => run.announced(plan, cx),
+        (_, Message::Manifest(manifest)) => run.begins(manifest, cx),
+        (Topic::Change(..), Message::Chunk(chunk)) => run.changes(chunk, cx),
+        (_, Message::Chunk(chunk)) => run.state_comes(chunk, cx),
+        (_, Message::Verdict(verdict)) => run.judged(verdict, cx),
+        _ => {}
+    }
+}

@@ -1,0 +1,6 @@
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod protocol;
+mod refusing;
+mod surviving;
+mod world;

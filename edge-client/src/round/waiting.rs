@@ -1,0 +1,118 @@
+//! Before a round: the plan is announced, and whether this device can take part is found out once it is asked to.
+
+use std::sync::Arc;
+
+use fedtt_wire::message::RunPlan;
+use fedtt_wire::{Digest, Layout, Message};
+
+use super::kept::{State, Work};
+use super::participant::Context;
+use super::run::{Phase, Run};
+use super::{Effect, Prepared, What};
+
+/// Whether this device can take part in a run.
+pub(super) enum Fit {
+    /// Nobody has asked yet.
+    Unknown,
+    /// The model is being loaded.
+    Loading,
+    /// It can.
+    Fits {
+        /// The values a run of fresh adapters begins with.
+        initial: Option<State>,
+        /// Examples it can train on.
+        examples: u64,
+    },
+    /// It cannot.
+    Unfit(String),
+}
+
+impl Fit {
+    pub(super) fn initial(&self) -> &Option<State> {
+        match self {
+            Fit::Fits { initial, .. } => initial,
+            _ => &None,
+        }
+    }
+}
+
+impl Run {
+    /// The run's plan is announced.
+    pub(super) fn announced(&mut self, plan: RunPlan, cx: &mut Context<'_>) {
+        if self.plan.as_deref() == Some(&plan) {
+            return;
+        }
+        let (name, values) = (plan.plan.name.clone(), plan.layout.values());
+        cx.tell(&self.id, What::Announced { name, values });
+        let digest = Message::from(plan.clone()).encode(0).ok().map(|bytes| Digest::of(&bytes));
+        if self.plan.is_some() || self.work.plan.is_some_and(|kept| Some(kept) != digest) {
+            // Another run of the same name.
+            self.leave(cx);
+            cx.effects.push(Effect::Forget(self.id.clone()));
+            (self.state, self.work, self.manifest) = (None, Work::default(), None);
+            self.phase = Phase::Waiting;
+            self.refused = None;
+        }
+        self.work.plan = digest;
+        let bundles = &cx.identity.presence.bundles;
+        self.fit = match plan.plan.validate() {
+            Err(error) => Fit::Unfit(error.to_string()),
+            Ok(()) if !bundles.contains(&plan.plan.model.bundle) => {
+                Fit::Unfit(format!("this device does not have the plan's bundle {}", plan.plan.model.bundle))
+            }
+            Ok(()) => Fit::Unknown,
+        };
+        self.plan = Some(Arc::new(plan));
+        self.go_on(cx);
+    }
+
+    /// Whether this device can take part; `None` until the model is loaded.
+    pub(super) fn fits(&mut self, plan: &Arc<RunPlan>, cx: &mut Context<'_>) -> Option<Result<(), String>> {
+        match &self.fit {
+            Fit::Unknown => {
+                self.fit = Fit::Loading;
+                cx.tell(&self.id, What::Preparing);
+                cx.effects.push(Effect::Prepare(plan.clone()));
+                None
+            }
+            Fit::Loading => None,
+            Fit::Fits { examples, .. } if *examples < cx.policy.min_examples => {
+                Some(Err(format!("{examples} examples; this device trains on at least {}", cx.policy.min_examples)))
+            }
+            Fit::Fits { .. } => Some(Ok(())),
+            Fit::Unfit(reason) => Some(Err(reason.clone())),
+        }
+    }
+
+    /// The model was loaded, or could not be.
+    pub(super) fn prepared(&mut self, outcome: Result<Prepared, String>, cx: &mut Context<'_>) {
+        let (Fit::Loading, Some(plan)) = (&self.fit, &self.plan) else { return };
+        self.fit = match outcome {
+            Err(reason) => Fit::Unfit(reason),
+            Ok(prepared) => match difference(&plan.layout, &prepared.layout) {
+                Some(reason) => Fit::Unfit(reason),
+                None => Fit::Fits { initial: Some(State::new(prepared.initial)), examples: prepared.examples },
+            },
+        };
+        self.go_on(cx);
+    }
+}
+
+/// How the tensors a plan announces differ from those its model has here.
+fn difference(announced: &Layout, own: &Layout) -> Option<String> {
+    if announced == own {
+        return None;
+    }
+    let odd = announced.0.iter().zip(&own.0).find(|(theirs, ours)| theirs != ours);
+    Some(match odd {
+        Some((theirs, ours)) => format!(
+            "the host's tensor {} {:?} is {} {:?} here: the programs differ in version",
+            theirs.name, theirs.shape, ours.name, ours.shape
+        ),
+        None => format!(
+            "the host's adapter has {} tensors, this device's {}: the programs differ in version",
+            announced.0.len(),
+            own.0.len()
+        ),
+    })
+}
