@@ -2,17 +2,22 @@
 //!
 //! [`source`] opens a backbone, [`data`] reads examples, [`tokenize`] and [`batch`] turn them into tensors, [`model`] is
 //! the backbone with adapters on an engine, [`mod@train`] fits them, [`mod@evaluate`] and [`mod@predict`] use them, and
-//! [`adapter_file`] keeps them.
+//! [`adapter_file`] keeps them. [`local`] is a device's part of a federated round,
+//! [`round`] its side of the protocol, [`daemon`] both over MQTT.
 #![forbid(unsafe_code)]
 
 pub mod adapter_file;
 pub mod batch;
+pub mod daemon;
 pub mod data;
 pub mod evaluate;
+mod files;
+pub mod local;
 pub mod metrics;
 pub mod model;
 pub mod predict;
 pub mod prepare;
+pub mod round;
 pub mod source;
 pub mod streams;
 pub mod task;

@@ -1,0 +1,99 @@
+//! Effects carried out.
+
+use std::sync::Arc;
+
+use fedtt_link::{Link, LinkError, Publication};
+use fedtt_wire::{Message, Topics};
+use tokio::sync::watch;
+
+use super::store::StateDir;
+use super::trainer::{Order, Trainer};
+use super::{DaemonError, LEVEL, StoreError, Told};
+use crate::round::Effect;
+
+/// What a participant acts with.
+pub(super) struct Hands {
+    pub(super) link: Link,
+    pub(super) store: StateDir,
+    pub(super) trainer: Trainer,
+    pub(super) topics: Topics,
+    pub(super) stopping: watch::Receiver<bool>,
+    pub(super) tell: Arc<dyn Fn(Told) + Send + Sync>,
+}
+
+impl Hands {
+    /// Ready when the device is to stop.
+    pub(super) async fn stopped(&mut self) {
+        // An error: whoever could stop it is gone, which stops it as well.
+        let _ = self.stopping.wait_for(|stop| *stop).await;
+    }
+
+    /// Carries effects out in their order.
+    ///
+    /// # Errors
+    /// When what must outlive the process cannot be written: nothing that relies on it is done then.
+    pub(super) async fn carry_out(&mut self, effects: Vec<Effect>) -> Result<(), DaemonError> {
+        for effect in effects {
+            match effect {
+                Effect::Publish { topic, message, retain } => {
+                    let topic = self.topics.name(&topic);
+                    self.publish(Publication { topic, payload: message.encode(LEVEL)?.into(), retain }).await?;
+                }
+                Effect::Subscribe(filter) => self.link.subscribe(filter).await?,
+                Effect::Unsubscribe(filter) => self.link.unsubscribe(filter).await?,
+                Effect::Prepare(plan) => self.trainer.order(Order::Prepare(plan))?,
+                Effect::Train(job) => self.trainer.order(Order::Train(job))?,
+                Effect::Stop(job) => self.trainer.stop(job),
+                Effect::Save { run, slot, bytes } => self.on_disk(move |store| store.save(&run, slot, &bytes)).await?,
+                Effect::Forget(run) => {
+                    self.trainer.order(Order::Forget(run.clone()))?;
+                    self.on_disk(move |store| store.forget(&run)).await?;
+                }
+                Effect::SetAside { run, slot } => self.on_disk(move |store| store.set_aside(&run, slot)).await?,
+                Effect::Tell(notice) => (self.tell)(Told::Notice(notice)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writing waits for the disk, which must not hold the connection up.
+    async fn on_disk(
+        &self,
+        write: impl FnOnce(&StateDir) -> Result<(), StoreError> + Send + 'static,
+    ) -> Result<(), DaemonError> {
+        let store = self.store.clone();
+        match tokio::task::spawn_blocking(move || write(&store)).await {
+            Ok(written) => Ok(written?),
+            Err(error) => Err(StoreError::Interrupted(error.to_string()).into()),
+        }
+    }
+
+    /// Queues a publication; waits for room, but not when the device is to stop.
+    async fn publish(&mut self, publication: Publication) -> Result<(), DaemonError> {
+        let link = self.link.clone();
+        tokio::select! {
+            queued = link.publish(publication) => match queued {
+                Ok(()) => Ok(()),
+                // What is too large for the link is too large for the broker: the host will wait in vain, and say so.
+                Err(LinkError::TooLarge { topic, bytes, limit }) => {
+                    let reason = format!("{bytes} bytes are more than the {limit} a packet may have");
+                    (self.tell)(Told::Unreadable { topic, reason });
+                    Ok(())
+                }
+                Err(error) => Err(error.into()),
+            },
+            () = self.stopped() => Ok(()),
+        }
+    }
+
+    /// The last word, which the link sends before it takes leave.
+    pub(super) async fn publish_last(&mut self, topic: String, message: Message) -> Result<(), DaemonError> {
+        let publication = Publication { topic, payload: message.encode(LEVEL)?.into(), retain: true };
+        // With a full queue and no broker there is nobody to tell.
+        let patience = std::time::Duration::from_secs(1);
+        match tokio::time::timeout(patience, self.link.publish(publication)).await {
+            Ok(Err(error)) => Err(error.into()),
+            Ok(Ok(())) | Err(_) => Ok(()),
+        }
+    }
+}
