@@ -107,18 +107,26 @@ impl Source {
     }
 }
 
-/// The embedded field reports.
-pub fn field_reports(split: FieldSplit) -> Dataset {
+fn of_split(split: FieldSplit) -> impl Iterator<Item = (usize, fedtt_zoo::Report)> {
     let wanted = match split {
         FieldSplit::Train => Split::Train,
         FieldSplit::Test => Split::Test,
     };
-    let examples = fedtt_zoo::field_reports().enumerate().filter(|(_, report)| report.split == wanted);
+    fedtt_zoo::field_reports().enumerate().filter(move |(_, report)| report.split == wanted)
+}
+
+/// The embedded field reports.
+pub fn field_reports(split: FieldSplit) -> Dataset {
     let example = |(i, report): (usize, fedtt_zoo::Report)| Example {
         text: report.text.to_string(),
         pair: None,
         label: Some(report.label.to_string()),
         line: i + 2,
     };
-    Dataset { name: "embedded field reports".to_string(), examples: examples.map(example).collect() }
+    Dataset { name: "embedded field reports".to_string(), examples: of_split(split).map(example).collect() }
+}
+
+/// The site each of the embedded field reports was written at, in their order.
+pub fn field_sites(split: FieldSplit) -> Vec<String> {
+    of_split(split).map(|(_, report)| report.site.to_string()).collect()
 }
