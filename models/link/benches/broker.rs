@@ -3,17 +3,22 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fedtt_link::broker::{BrokerConfig, EmbeddedBroker};
+use fedtt_link::testing::Mosquitto;
 use fedtt_link::{BrokerUrl, Delivery, Inbox, Link, LinkConfig, Publication};
 
 const CLIENTS: usize = 500;
 const PAYLOAD: usize = 100_000;
 const ROUNDS: usize = 3;
+/// Large updates in chunks, all at once to one receiver.
+const SENDERS: usize = 8;
+const PARTS: usize = 175;
+const PART: usize = 96_000;
 
 fn main() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -22,14 +27,20 @@ fn main() {
     }
     println!("{CLIENTS} clients; a round is one retained message of {PAYLOAD} bytes to all, and one from each");
     println!(
-        "{:<10} {:>9} {:>8} {:>24} {:>12} {:>18} {:>18}",
-        "broker", "connect", "idle MB", "rounds, s", "peak MB", "hop 200 B p50/p99", "hop 100 kB p50/p99"
+        "{:<10} {:>9} {:>8} {:>16} {:>8} {:>20} {:>18} {:>18}",
+        "broker",
+        "connect",
+        "idle MB",
+        "rounds, s",
+        "peak MB",
+        "8 x 16.8 MB, peak",
+        "hop 200 B p50/p99",
+        "hop 100 kB p50/p99"
     );
-    for name in ["embedded", "mosquitto"] {
-        match Running::start(name) {
-            Some(broker) => runtime.block_on(measure(name, &broker)),
-            None => println!("{name:<10} is not installed"),
-        }
+    runtime.block_on(measure("embedded", &Running::embedded()));
+    match Mosquitto::start().unwrap() {
+        Some(mosquitto) => runtime.block_on(measure("mosquitto", &Running::Mosquitto(mosquitto))),
+        None => println!("mosquitto is not installed"),
     }
 }
 
@@ -40,45 +51,35 @@ async fn serve() {
     std::future::pending().await
 }
 
-struct Running {
-    child: Child,
-    address: SocketAddr,
-    _settings: tempfile::TempDir,
+/// A broker in a process of its own.
+enum Running {
+    Embedded(Child, SocketAddr),
+    Mosquitto(Mosquitto),
 }
 
 impl Running {
-    fn start(name: &str) -> Option<Self> {
-        let settings = tempfile::tempdir().unwrap();
-        if name == "embedded" {
-            let mut command = Command::new(std::env::current_exe().unwrap());
-            let mut child = command.arg("--serve").stdout(Stdio::piped()).spawn().unwrap();
-            let mut line = String::new();
-            BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-            return Some(Self { child, address: line.trim().parse().unwrap(), _settings: settings });
+    fn embedded() -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        let mut child = command.arg("--serve").stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        Self::Embedded(child, line.trim().parse().unwrap())
+    }
+
+    fn address(&self) -> SocketAddr {
+        match self {
+            Self::Embedded(_, address) => *address,
+            Self::Mosquitto(mosquitto) => mosquitto.address(),
         }
-        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let file = settings.path().join("mosquitto.conf");
-        let text = format!(
-            "listener {} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 10000\nset_tcp_nodelay true\n",
-            free.port()
-        );
-        std::fs::write(&file, text).unwrap();
-        let places = ["mosquitto", "/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"];
-        let child = places.iter().find_map(|place| {
-            let mut command = Command::new(place);
-            command.arg("-c").arg(&file).stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok()
-        })?;
-        let begun = Instant::now();
-        while TcpStream::connect(free).is_err() {
-            assert!(begun.elapsed() < Duration::from_secs(10), "mosquitto does not listen");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Some(Self { child, address: free, _settings: settings })
     }
 
     /// A line of `/proc/PID/status` that is in kB, in MB.
     fn memory(&self, field: &str) -> f64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let pid = match self {
+            Self::Embedded(child, _) => child.id(),
+            Self::Mosquitto(mosquitto) => mosquitto.pid().unwrap(),
+        };
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix(field));
         line.and_then(|line| line.trim_matches([':', ' ', '\t', 'k', 'B']).parse::<f64>().ok()).unwrap_or(f64::NAN)
             / 1e3
@@ -87,8 +88,10 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if let Self::Embedded(child, _) = self {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 
@@ -114,7 +117,7 @@ async fn message(inbox: &mut Inbox) -> usize {
 async fn measure(name: &str, broker: &Running) {
     let begun = Instant::now();
     let opening = (0..CLIENTS).map(|n| {
-        let address = broker.address;
+        let address = broker.address();
         tokio::spawn(async move {
             let client = open(address, &format!("client-{n}"), &["down", &format!("to/{n}")]).await;
             client.0.flush().await.unwrap();
@@ -127,7 +130,7 @@ async fn measure(name: &str, broker: &Running) {
     }
     let connect = begun.elapsed();
     let idle = broker.memory("VmRSS");
-    let (host, mut inbox) = open(broker.address, "host", &["up/+"]).await;
+    let (host, mut inbox) = open(broker.address(), "host", &["up/+"]).await;
     host.flush().await.unwrap();
 
     let mut rounds = Vec::new();
@@ -156,10 +159,26 @@ async fn measure(name: &str, broker: &Running) {
         }
     }
     let peak = broker.memory("VmHWM");
+    let begun = Instant::now();
+    let payload: Bytes = vec![0; PART].into();
+    for (n, (link, _)) in clients.iter().take(SENDERS).enumerate() {
+        let (link, payload) = (link.clone(), payload.clone());
+        tokio::spawn(async move {
+            for _ in 0..PARTS {
+                link.publish(Publication { topic: format!("up/{n}"), payload: payload.clone(), retain: false })
+                    .await
+                    .unwrap();
+            }
+        });
+    }
+    for _ in 0..SENDERS * PARTS {
+        tokio::time::timeout(Duration::from_secs(60), message(&mut inbox)).await.expect("the broker to go on");
+    }
+    let burst = format!("{:.2} s {:.1} MB", begun.elapsed().as_secs_f64(), broker.memory("VmHWM"));
     let (small, large) =
         (hops(&host, &mut clients[0].1, 200, 3000).await, hops(&host, &mut clients[0].1, PAYLOAD, 500).await);
     println!(
-        "{name:<10} {:>7.2} s {idle:>8.1} {:>24} {peak:>12.1} {small:>18} {large:>18}",
+        "{name:<10} {:>7.2} s {idle:>8.1} {:>16} {peak:>8.1} {burst:>20} {small:>18} {large:>18}",
         connect.as_secs_f64(),
         rounds.join(" ")
     );

@@ -81,11 +81,14 @@ async fn greet(mut stream: Box<dyn Stream>, config: &LinkConfig) -> Result<Conne
     stream.flush().await.map_err(failed)?;
     let mut input = BytesMut::with_capacity(64 << 10);
     loop {
+        // Told by the first byte: what another protocol means by the rest may never be complete as a packet.
+        if input.first().is_some_and(|kind| *kind != packet::CONNACK) {
+            return Err(format!("{} does not greet: it is no MQTT 3.1.1 broker", config.broker));
+        }
         match packet::decode(&mut input, config.max_packet)? {
             Some(Incoming::Welcome { session_present }) => return Ok(Connection { stream, input, session_present }),
             Some(Incoming::Refused(reason)) => return Err(format!("{} refuses us: {reason}", config.broker)),
-            Some(_) => return Err(format!("{} does not greet: it is no MQTT 3.1.1 broker", config.broker)),
-            None => {}
+            Some(_) | None => {}
         }
         if stream.read_buf(&mut input).await.map_err(failed)? == 0 {
             return Err(format!("{} ends the connection without a word", config.broker));

@@ -20,6 +20,9 @@ pub(crate) enum Incoming {
     Pong,
 }
 
+/// What the greeting of a broker begins with.
+pub(crate) const CONNACK: u8 = 0x20;
+
 /// Payloads below this are copied out of the read buffer, which they would otherwise keep whole.
 const COPIED: usize = 4096;
 

@@ -15,7 +15,7 @@ pub struct Traffic {
     pub sent: u64,
     /// Bytes read from the socket.
     pub received: u64,
-    /// Publications sent, repetitions included.
+    /// Publications sent, repetitions included, also those that a lost connection cut off on their way to the socket.
     pub messages_sent: u64,
     /// Publications received, repetitions included.
     pub messages_received: u64,

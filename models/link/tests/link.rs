@@ -72,7 +72,7 @@ async fn messages_large_and_small_arrive_as_they_were() {
     let broker = broker().await;
     let (sender, _inbox) = open(config(broker.url(), "sender")).await;
     let (_receiver, mut inbox) = listening(config(broker.url(), "receiver"), "a/+/c").await;
-    let large: Vec<u8> = (0..3_000_000u32).map(|n| (n * 7 >> 3) as u8).collect();
+    let large: Vec<u8> = (0..3_000_000u32).map(|n| ((n * 7) >> 3) as u8).collect();
     sender.publish(publication("a/b/c", "small")).await.unwrap();
     sender.publish(publication("a/b/d", "not asked for")).await.unwrap();
     sender.publish(publication("a/x/c", large.clone())).await.unwrap();
@@ -168,8 +168,8 @@ async fn every_publication_survives_cuts_in_its_order() {
     assert!(repeated < cuts * 128, "only what was on its way is repeated");
     assert_eq!(cuts, 5);
     let sender = sending.await.unwrap();
-    assert!(sender.traffic().messages_sent >= 2000);
-    assert_eq!(proxy.counts().publications, sender.traffic().messages_sent);
+    assert!(sender.traffic().messages_sent >= proxy.counts().publications);
+    assert!(proxy.counts().publications >= 2000 && proxy.counts().connections == 6);
 }
 
 #[tokio::test]
@@ -230,9 +230,16 @@ async fn traffic_is_what_the_socket_sees() {
     assert_eq!((before.messages_sent, before.messages_received), (8, 8));
     assert!(before.sent > 2_100_000 && before.sent < 2_140_000, "{before:?}");
     link.clone().shutdown().await;
-    let (traffic, counts) = (link.traffic(), proxy.counts());
-    assert_eq!((traffic.sent, traffic.received), (counts.bytes_up, counts.bytes_down));
-    assert!(traffic.sent > before.sent, "taking leave is counted");
+    let traffic = link.traffic();
+    assert_eq!(traffic.sent - before.sent, 2, "taking leave is counted");
+    timeout(PATIENCE, async {
+        while proxy.counts().bytes_up < traffic.sent {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("the proxy to read all that was sent");
+    assert_eq!((traffic.sent, traffic.received), (proxy.counts().bytes_up, proxy.counts().bytes_down));
 }
 
 #[tokio::test]
@@ -305,7 +312,7 @@ async fn a_server_that_is_no_broker_is_named_as_such() {
     });
     let (_link, mut inbox) = Link::connect(config(url, "link")).await.unwrap();
     let reason = disconnected(&mut inbox).await;
-    assert!(reason.contains("does not speak MQTT") || reason.contains("what only a client may"), "{reason}");
+    assert!(reason.contains("it is no MQTT 3.1.1 broker"), "{reason}");
 }
 
 #[tokio::test]

@@ -75,8 +75,14 @@ async fn messages_pass_and_bytes_are_counted_as_encrypted() {
     let message = Delivery::Message { topic: "t".into(), payload: publication.payload, retain: false };
     assert_eq!(first(&mut inbox).await, message);
     link.clone().shutdown().await;
-    let (traffic, counts) = (link.traffic(), proxy.counts());
-    assert_eq!(traffic.sent, counts.bytes_up);
+    let traffic = link.traffic();
+    let all_read = async {
+        while proxy.counts().bytes_up < traffic.sent {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), all_read).await.expect("the proxy to read all that was sent");
+    assert_eq!(traffic.sent, proxy.counts().bytes_up);
     assert!(traffic.sent > 501_000 && traffic.received > 501_000, "{traffic:?}");
 }
 
