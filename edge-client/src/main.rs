@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
-use cli::{Output, eval, predict, train};
+use cli::{Output, eval, predict, run, train};
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage.";
 
@@ -28,6 +28,8 @@ enum Command {
     Eval(eval::EvalArgs),
     /// Apply an adapter to texts
     Predict(predict::PredictArgs),
+    /// Take part in the runs of a fleet, until stopped
+    Run(run::RunArgs),
 }
 
 fn main() -> ExitCode {
@@ -37,8 +39,11 @@ fn main() -> ExitCode {
     };
     let (output, result) = match &cli.command {
         Command::Train(args) => with(Output::new("train", args.output.json), |output| train::run(args, output)),
-        Command::Eval(args) => with(Output::new("eval", args.output.json), |output| eval::run(args, output)),
-        Command::Predict(args) => with(Output::new("predict", args.output.json), |output| predict::run(args, output)),
+        Command::Eval(args) => with(Output::new("eval", args.with.output.json), |output| eval::run(args, output)),
+        Command::Predict(args) => {
+            with(Output::new("predict", args.with.output.json), |output| predict::run(args, output))
+        }
+        Command::Run(args) => with(Output::new("run", args.output.json), |_| run::run(args)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

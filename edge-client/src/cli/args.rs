@@ -16,6 +16,25 @@ pub(crate) struct BackboneArgs {
     pub(crate) bundle: Option<PathBuf>,
 }
 
+/// An adapter at work: the options of commands that use one.
+#[derive(Debug, Args)]
+pub(crate) struct UseArgs {
+    #[command(flatten)]
+    pub(crate) backbone: BackboneArgs,
+    /// Adapter made by `fedtt-edge train`
+    #[arg(long, value_name = "FILE", default_value = "adapter.safetensors")]
+    pub(crate) adapter: PathBuf,
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
+    /// Texts in a batch
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) batch: u32,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
 /// The engine that runs the graph.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Engine")]

@@ -1,7 +1,5 @@
 //! What every command sets up first.
 
-use std::path::Path;
-
 use anyhow::Context as _;
 use fedtt_edge::adapter_file::AdapterFile;
 use fedtt_edge::batch::BatchShape;
@@ -11,7 +9,7 @@ use fedtt_edge::source::Source;
 use fedtt_edge::tokenize::TextEncoder;
 use fedtt_runtime::select;
 
-use super::args::{BackboneArgs, EngineArgs};
+use super::args::UseArgs;
 
 /// An adapter at work: its backbone, its model on an engine, and its encoder.
 pub(crate) struct Working {
@@ -23,13 +21,13 @@ pub(crate) struct Working {
 }
 
 /// Reads an adapter into its backbone, for the forward pass.
-pub(crate) fn open(backbone: &BackboneArgs, adapter: &Path, engine: &EngineArgs) -> anyhow::Result<Working> {
-    let source = Source::open(backbone.bundle.as_deref())?;
-    let adapter = AdapterFile::read(adapter, &source)?;
+pub(crate) fn open(args: &UseArgs) -> anyhow::Result<Working> {
+    let source = Source::open(args.backbone.bundle.as_deref())?;
+    let adapter = AdapterFile::read(&args.adapter, &source)?;
     let encoder = source.encoder(adapter.header.training.max_length)?;
-    let chosen = select(&engine.config())?;
+    let chosen = select(&args.engine.config())?;
     let objective = adapter.header.objective(&source)?;
-    let options = engine.session();
+    let options = args.engine.session();
     let model = AdaptedModel::load(&source.backbone, &adapter.set, &objective, chosen.as_ref(), &options, Use::Forward)
         .context("cannot load the adapted backbone")?;
     Ok(Working { source, adapter, model, encoder, engine: chosen.name() })

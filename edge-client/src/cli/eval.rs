@@ -8,7 +8,7 @@ use fedtt_edge::evaluate::{Evaluation, evaluate};
 use fedtt_edge::source::{FieldSplit, field_reports};
 use serde::Serialize;
 
-use super::args::{BackboneArgs, EngineArgs, OutputArgs, ReadArgs};
+use super::args::UseArgs;
 use super::output::Output;
 use super::{context, table};
 
@@ -24,23 +24,11 @@ Exit codes: 0 done, 1 failed, 2 wrong usage.";
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct EvalArgs {
-    #[command(flatten)]
-    backbone: BackboneArgs,
-    /// Adapter made by `fedtt-edge train`
-    #[arg(long, value_name = "FILE", default_value = "adapter.safetensors")]
-    adapter: PathBuf,
     /// Labelled file [default: the embedded field reports' test split]
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
     #[command(flatten)]
-    read: ReadArgs,
-    /// Texts in a batch
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=4096))]
-    batch: u32,
-    #[command(flatten)]
-    engine: EngineArgs,
-    #[command(flatten)]
-    pub(crate) output: OutputArgs,
+    pub(crate) with: UseArgs,
 }
 
 #[derive(Serialize)]
@@ -55,14 +43,14 @@ struct Report<'a> {
 
 /// Measures an adapter.
 pub(crate) fn run(args: &EvalArgs, output: Output) -> anyhow::Result<()> {
-    let mut working = context::open(&args.backbone, &args.adapter, &args.engine)?;
+    let mut working = context::open(&args.with)?;
     let header = &working.adapter.header;
     let data = match &args.data {
-        Some(path) => Dataset::read(path, &args.read.options(&header.columns, header.task, true))?,
+        Some(path) => Dataset::read(path, &args.with.read.options(&header.columns, header.task, true))?,
         None => field_reports(FieldSplit::Test),
     };
     let encoded = working.encoding().labelled(&data)?;
-    let shape = working.shape(args.batch as usize);
+    let shape = working.shape(args.with.batch as usize);
     let evaluation = evaluate(&mut working.model, &working.adapter.set, &encoded, shape, working.adapter.header.scale)?;
     let labels = working.adapter.header.labels.as_ref();
     let report = Report {

@@ -6,6 +6,7 @@ pub(crate) mod eval;
 mod output;
 pub(crate) mod predict;
 mod progress;
+pub(crate) mod run;
 mod settings;
 mod table;
 pub(crate) mod train;

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::json;
 
 /// Version of the JSON envelope.
-const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 1;
 
 /// Where a command's result goes.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +56,11 @@ fn told_once(error: &anyhow::Error) -> String {
         whole if whole.contains(&cause) => told,
         whole => format!("{whole}: {cause}"),
     })
+}
+
+/// A line on standard output, from commands that go on; a reader that has gone does not stop them.
+pub(crate) fn line(text: &str) {
+    let _ = print(&mut io::stdout().lock(), text);
 }
 
 /// A line on standard output; a reader that has gone is no error.

@@ -9,7 +9,7 @@ use fedtt_edge::data::{Dataset, Example, Format};
 use fedtt_edge::predict::{Answer, Prediction, predictions};
 use serde::Serialize;
 
-use super::args::{BackboneArgs, EngineArgs, OutputArgs, ReadArgs};
+use super::args::UseArgs;
 use super::output::Output;
 use super::{context, table};
 
@@ -33,26 +33,14 @@ pub(crate) struct PredictArgs {
     /// Second text of a pair
     #[arg(long, value_name = "TEXT", requires = "text_given")]
     pair: Option<String>,
-    #[command(flatten)]
-    backbone: BackboneArgs,
-    /// Adapter made by `fedtt-edge train`
-    #[arg(long, value_name = "FILE", default_value = "adapter.safetensors")]
-    adapter: PathBuf,
     /// File of texts: one per line, or a table (tsv, csv, jsonl) with a text column
     #[arg(long, value_name = "FILE", conflicts_with = "text_given")]
     file: Option<PathBuf>,
-    #[command(flatten)]
-    read: ReadArgs,
-    /// Texts in a batch
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=4096))]
-    batch: u32,
     /// Classes shown for each text, most probable first
     #[arg(long, value_name = "N", default_value_t = 3)]
     top: usize,
     #[command(flatten)]
-    engine: EngineArgs,
-    #[command(flatten)]
-    pub(crate) output: OutputArgs,
+    pub(crate) with: UseArgs,
 }
 
 #[derive(Serialize)]
@@ -63,10 +51,10 @@ struct Report<'a> {
 
 /// Applies an adapter.
 pub(crate) fn run(args: &PredictArgs, output: Output) -> anyhow::Result<()> {
-    let mut working = context::open(&args.backbone, &args.adapter, &args.engine)?;
+    let mut working = context::open(&args.with)?;
     let data = texts(args, &working)?;
     let encoded = working.encoding().bare(&data)?;
-    let shape = working.shape((args.batch as usize).min(data.examples.len()));
+    let shape = working.shape((args.with.batch as usize).min(data.examples.len()));
     let results =
         predictions(&mut working.model, &working.adapter.set, &working.adapter.header, &data, &encoded, shape)?;
     let rows: Vec<Vec<String>> = results.iter().map(|p| row(p, args.top)).collect();
@@ -80,7 +68,7 @@ fn texts(args: &PredictArgs, working: &context::Working) -> anyhow::Result<Datas
         let example = Example { text: text.clone(), pair: args.pair.clone(), label: None, line: 1 };
         return Ok(Dataset { name: "the text given".into(), examples: vec![example] });
     }
-    let mut options = args.read.options(&header.columns, header.task, false);
+    let mut options = args.with.read.options(&header.columns, header.task, false);
     options.columns.label = None;
     if let Some(path) = &args.file {
         let name = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();

@@ -9,7 +9,7 @@ use fedtt_wire::{DeviceName, FleetName};
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::{Data, DaemonError, Settings};
+use super::{DaemonError, Data, Settings};
 use crate::data::{Columns, Format, ReadOptions};
 use crate::round::{LocalPolicy, QuietHours};
 use crate::source::{FieldSplit, Source, field_reports};

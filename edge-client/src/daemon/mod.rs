@@ -184,11 +184,8 @@ fn now() -> u64 {
 
 async fn connect(settings: &Settings, participant: &Participant) -> Result<(Link, Inbox), DaemonError> {
     let (topic, farewell) = participant.farewell();
-    let will = Publication {
-        topic: participant.topics().name(&topic),
-        payload: farewell.encode(LEVEL)?.into(),
-        retain: true,
-    };
+    let will =
+        Publication { topic: participant.topics().name(&topic), payload: farewell.encode(LEVEL)?.into(), retain: true };
     let config = LinkConfig {
         tls: settings.tls.clone(),
         will: Some(will),

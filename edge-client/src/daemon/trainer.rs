@@ -13,7 +13,7 @@ use fedtt_wire::plan::Task;
 use fedtt_wire::{DeviceName, RunId};
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::{Data, DaemonError, Settings, Told};
+use super::{DaemonError, Data, Settings, Told};
 use crate::data::{Dataset, ReadOptions};
 use crate::local::{LocalData, LocalError, LocalResult, PlanModel, RoundWork};
 use crate::round::{Event, Job, Prepared};

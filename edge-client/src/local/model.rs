@@ -54,11 +54,7 @@ impl PlanModel {
         Ok(PlanModel {
             layout: Layout::of(&parameters),
             initial: starting(&set),
-            shape: BatchShape {
-                rows: plan.local.batch,
-                max_length: encoder.max_length(),
-                pad_id: encoder.pad_id(),
-            },
+            shape: BatchShape { rows: plan.local.batch, max_length: encoder.max_length(), pad_id: encoder.pad_id() },
             parameters,
             model,
             set,

@@ -1,8 +1,8 @@
 //! An update in the outbox: sent in chunks, and repeated until the host has said what becomes of it.
 
+use fedtt_wire::Digest;
 use fedtt_wire::chunk;
 use fedtt_wire::message::{Manifest, Outcome, Verdict};
-use fedtt_wire::Digest;
 
 use super::What;
 use super::kept::Settled;

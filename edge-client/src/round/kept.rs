@@ -154,10 +154,7 @@ impl StoredMemory {
             first: store(&m.first),
             second: store(&m.second),
         };
-        StoredMemory {
-            residual: memory.residual.as_deref().map(store),
-            moments: memory.moments.as_ref().map(moments),
-        }
+        StoredMemory { residual: memory.residual.as_deref().map(store), moments: memory.moments.as_ref().map(moments) }
     }
 
     fn load(&self) -> Result<LocalMemory, WireError> {

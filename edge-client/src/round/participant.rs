@@ -203,7 +203,9 @@ fn received(runs: &mut BTreeMap<RunId, Run>, topic: &Topic, message: Message, cx
     let own = match (topic, &message) {
         (Topic::Plan(run), Message::RunPlan(plan)) if plan.run == *run => Some(run),
         (Topic::Round(run), Message::Manifest(manifest)) if manifest.run == *run => Some(run),
-        (Topic::Change(run, i) | Topic::State(run, i), Message::Chunk(chunk)) if chunk.run == *run && chunk.index == *i => {
+        (Topic::Change(run, i) | Topic::State(run, i), Message::Chunk(chunk))
+            if chunk.run == *run && chunk.index == *i =>
+        {
             Some(run)
         }
         (Topic::Down(device), Message::Verdict(verdict)) if *device == cx.identity.device => Some(&verdict.run),

@@ -119,7 +119,9 @@ mod tests {
     #[test]
     fn quiet_hours_may_pass_midnight_and_have_a_zone() {
         let night: QuietHours = "22:00-06:30".parse().unwrap();
-        for (time, quiet) in [(at(22, 0), true), (at(3, 0), true), (at(6, 29), true), (at(6, 30), false), (at(21, 59), false)] {
+        for (time, quiet) in
+            [(at(22, 0), true), (at(3, 0), true), (at(6, 29), true), (at(6, 30), false), (at(21, 59), false)]
+        {
             assert_eq!(night.contains(time), quiet, "{time}");
         }
         let work: QuietHours = "08:00-18:00+02:00".parse().unwrap();
@@ -133,7 +135,17 @@ mod tests {
 
     #[test]
     fn what_is_no_stretch_of_the_day_is_refused() {
-        for bad in ["", "22:00", "22-06", "25:00-06:00", "22:00-06:60", "22:00-22:00", "22:00-06:00Z", "ä2:00-06:00", "+1:00-06:00"] {
+        for bad in [
+            "",
+            "22:00",
+            "22-06",
+            "25:00-06:00",
+            "22:00-06:60",
+            "22:00-22:00",
+            "22:00-06:00Z",
+            "ä2:00-06:00",
+            "+1:00-06:00",
+        ] {
             assert!(bad.parse::<QuietHours>().unwrap_err().contains("22:00-06:00"), "{bad}");
         }
     }

@@ -65,8 +65,14 @@ fn without_a_file_the_embedded_defaults_serve() {
 
 #[test]
 fn every_field_can_be_overridden() {
-    let overrides =
-        ["name=b", "policy.min_examples=7", "labels=['x', 'y']", "data.files=[\"f.tsv\"]", "data.label=fault code", "tls.ca=ca.pem"];
+    let overrides = [
+        "name=b",
+        "policy.min_examples=7",
+        "labels=['x', 'y']",
+        "data.files=[\"f.tsv\"]",
+        "data.label=fault code",
+        "tls.ca=ca.pem",
+    ];
     let config = read(WHOLE, &overrides).unwrap();
     assert_eq!((config.name.as_deref(), config.policy.min_examples, config.labels.len()), (Some("b"), 7, 2));
     assert_eq!(config.data.files, [PathBuf::from("f.tsv")], "relative to where the command is run");

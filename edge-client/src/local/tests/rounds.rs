@@ -162,7 +162,8 @@ fn work_that_cannot_be_done_is_refused_with_its_reason() {
     assert!(matches!(stopped, Err(LocalError::Stopped)));
     assert_eq!(steps, [1]);
 
-    let error = bench.model.train(&bench.plan, &RoundWork { rate: 0.0, ..work }, &bench.data, &none, &|| false, &mut |_| {});
+    let error =
+        bench.model.train(&bench.plan, &RoundWork { rate: 0.0, ..work }, &bench.data, &none, &|| false, &mut |_| {});
     assert!(error.unwrap_err().to_string().contains("learning_rate"));
     let short = RoundWork { globals: &bench.globals[1..].to_vec(), ..work };
     let error = bench.model.train(&bench.plan, &short, &bench.data, &none, &|| false, &mut |_| {}).unwrap_err();
@@ -181,7 +182,8 @@ fn work_that_cannot_be_done_is_refused_with_its_reason() {
 fn a_plan_for_another_backbone_or_an_unknown_pooling_is_refused() {
     let source = Source::open(None).unwrap();
     let engine = TractEngine::new(1);
-    let load = |plan: &Plan| PlanModel::load(plan, &source, &engine, &SessionOptions::default()).err().unwrap().to_string();
+    let load =
+        |plan: &Plan| PlanModel::load(plan, &source, &engine, &SessionOptions::default()).err().unwrap().to_string();
     let good = plan(&source);
     let mut other = good.clone();
     other.model.bundle = "0123".into();

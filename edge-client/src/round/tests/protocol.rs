@@ -269,7 +269,8 @@ fn foreign_and_malformed_messages_are_named_and_change_nothing() {
         index: 7,
         data: vec![0; 5].into(),
     };
-    let huge = Chunk { parcel: fedtt_wire::message::Parcel { size: 1 << 40, ..chunk.parcel }, index: 0, ..chunk.clone() };
+    let huge =
+        Chunk { parcel: fedtt_wire::message::Parcel { size: 1 << 40, ..chunk.parcel }, index: 0, ..chunk.clone() };
     let strange: Vec<(Topic, Message)> = vec![
         (Topic::Round(elsewhere.clone()), host.manifest().into()),
         (Topic::Plan(elsewhere), plan().into()),

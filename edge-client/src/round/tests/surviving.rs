@@ -76,7 +76,11 @@ fn play(device: &mut Device, host: &mut Host, trouble: Trouble, seed: u64) -> Ve
             alive = connect(device, host, &mut down);
         }
     }
-    panic!("stuck in round {} of {ROUNDS}; told {:#?}", host.round, device.told.iter().rev().take(8).collect::<Vec<_>>());
+    panic!(
+        "stuck in round {} of {ROUNDS}; told {:#?}",
+        host.round,
+        device.told.iter().rev().take(8).collect::<Vec<_>>()
+    );
 }
 
 fn undisturbed() -> (Vec<Vec<u8>>, usize) {

@@ -1,0 +1,141 @@
+//! `fedtt-edge run`
+
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use clap::Args;
+use fedtt_edge::daemon::{self, EdgeConfig, Told};
+use serde_json::{Value, json};
+
+use super::args::OutputArgs;
+use super::output::{VERSION, line};
+
+const EXAMPLES: &str = "\
+Examples:
+  fedtt-edge run
+  fedtt-edge run --config edge.toml
+  fedtt-edge run --broker mqtts://broker.site:8883 --name jetson-07 --data reports.tsv --bundle minilm --state state
+  fedtt-edge run --config edge.toml --set policy.quiet=22:00-06:00 --set data.label=fault --json
+
+The first takes part in the runs of a host on this machine, with the embedded encoder and field reports. It ends on
+SIGINT or SIGTERM; what it has made by then is delivered when it starts again.
+Exit codes: 0 stopped, 1 failed, 2 wrong usage.";
+
+/// Options of `run`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct RunArgs {
+    /// Settings file; the options below go before it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The broker, mqtt[s]://[user[:password]@]host[:port] [default: mqtt://127.0.0.1:1883]
+    #[arg(long, value_name = "URL")]
+    broker: Option<String>,
+    /// The fleet [default: fedtt]
+    #[arg(long, value_name = "NAME")]
+    fleet: Option<String>,
+    /// This device's name, unique in its fleet [default: the machine's]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// File to learn from; may be given several times [default: the embedded field reports]
+    #[arg(long, value_name = "FILE")]
+    data: Vec<String>,
+    /// Prepared backbone; may be given several times [default: the small embedded encoder]
+    #[arg(long, value_name = "DIR")]
+    bundle: Vec<String>,
+    /// Folder of what must outlive the process [default: fedtt-edge-state]
+    #[arg(long, value_name = "DIR")]
+    state: Option<String>,
+    /// Any setting of the file, such as policy.min_examples=50; may be given several times
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+impl RunArgs {
+    /// The options as overrides of the file's settings.
+    fn overrides(&self) -> Vec<String> {
+        // Display of a TOML value quotes and escapes.
+        let string = |text: &String| toml::Value::String(text.clone());
+        let list = |texts: &[String]| toml::Value::Array(texts.iter().map(string).collect());
+        let one = |key: &str, value: &Option<String>| value.as_ref().map(|text| format!("{key}={}", string(text)));
+        let many = |key: &str, values: &[String]| (!values.is_empty()).then(|| format!("{key}={}", list(values)));
+        let own = [
+            one("broker", &self.broker),
+            one("fleet", &self.fleet),
+            one("name", &self.name),
+            one("state", &self.state),
+            many("data.files", &self.data),
+            many("bundles", &self.bundle),
+        ];
+        own.into_iter().flatten().chain(self.set.iter().cloned()).collect()
+    }
+}
+
+/// Runs the daemon until a signal ends it.
+pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
+    let settings = EdgeConfig::read(args.config.as_deref(), &args.overrides())?.settings()?;
+    let json = args.output.json;
+    let tell = move |told: Told| tell(&told, json);
+    let (name, broker, fleet) = (&settings.name, settings.broker.to_string(), &settings.fleet);
+    let fields = json!({ "event": "started", "name": name, "broker": broker, "fleet": fleet });
+    print(json, fields, &format!("{name} of fleet {fleet}, broker {broker}"));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let signals = signals()?;
+        Ok(daemon::run(settings, signals, tell).await?)
+    })
+}
+
+/// Ready at the first signal to end.
+fn signals() -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen to SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen to SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+fn tell(told: &Told, json: bool) {
+    match told {
+        Told::Notice(notice) => match serde_json::to_value(notice) {
+            Ok(Value::Object(fields)) => print(json, fields.into(), notice),
+            _ => print(json, json!({}), notice),
+        },
+        Told::Disconnected { reason, retry_in } => {
+            let text = format!("not connected: {reason}; trying again in {:.0} s", retry_in.as_secs_f64().ceil());
+            let fields = json!({ "event": "disconnected", "reason": reason, "retry_in": retry_in.as_secs_f64() });
+            print(json, fields, &text);
+        }
+        Told::Unreadable { topic, reason } => {
+            let text = format!("unreadable, at {topic}: {reason}");
+            print(json, json!({ "event": "unreadable", "topic": topic, "reason": reason }), &text);
+        }
+        Told::Priority(reason) => print(json, json!({ "event": "priority", "reason": reason }), reason),
+    }
+}
+
+/// One line: an event with version and time in Unix milliseconds, or the time of day (UTC) and a text.
+fn print(json: bool, event: Value, text: &dyn Display) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    if json {
+        let mut whole = json!({ "version": VERSION, "time": now.as_millis() as u64 });
+        if let (Some(whole), Value::Object(fields)) = (whole.as_object_mut(), event) {
+            whole.extend(fields);
+        }
+        return line(&whole.to_string());
+    }
+    let seconds = now.as_secs() % 86_400;
+    line(&format!("{:02}:{:02}:{:02} {text}", seconds / 3600, seconds / 60 % 60, seconds % 60));
+}

@@ -1,0 +1,278 @@
+//! The daemon over a real broker, with a host played by hand.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use fedtt_edge::daemon::{self, Data, EdgeConfig, Settings, Told};
+use fedtt_edge::data::{Dataset, Labels};
+use fedtt_edge::local::adapter_header;
+use fedtt_edge::round::What;
+use fedtt_edge::source::{FieldSplit, Source, field_reports};
+use fedtt_link::broker::{BrokerConfig, EmbeddedBroker};
+use fedtt_link::{BrokerUrl, Delivery, Inbox, Link, LinkConfig, Publication};
+use fedtt_runtime::{EngineChoice, EngineConfig};
+use fedtt_tt::{Parameter, TrainMask};
+use fedtt_wire::chunk::{self, Assembly};
+use fedtt_wire::layout::{starting, trained};
+use fedtt_wire::message::{Goal, Manifest, Outcome, RunPlan, Tensors, Update, Verdict};
+use fedtt_wire::plan::{Encoding, LocalPlan, ModelPlan, WirePlan};
+use fedtt_wire::tensor::EncodedTensor;
+use fedtt_wire::{DeviceName, Digest, FleetName, Layout, Message, Plan, RunId, Topic, Topics};
+use ndarray::ArrayD;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// A real device trains two steps here, unoptimised and beside other tests.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn run_id() -> RunId {
+    RunId::new("r1").unwrap()
+}
+
+fn device() -> DeviceName {
+    DeviceName::new("site-1").unwrap()
+}
+
+/// Reports cut to one length, so that one shape occurs.
+fn reports() -> Dataset {
+    let mut reports = field_reports(FieldSplit::Train);
+    reports.examples.retain(|e| e.text.split_whitespace().count() >= 14);
+    reports.examples.truncate(20);
+    reports
+}
+
+/// A host with one run, and everything the broker passes on to it.
+struct Host {
+    link: Link,
+    inbox: Inbox,
+    topics: Topics,
+    plan: RunPlan,
+    parameters: Vec<Parameter>,
+    values: Vec<ArrayD<f32>>,
+    /// All that devices have said.
+    heard: Vec<(Topic, Message)>,
+}
+
+impl Host {
+    async fn start(broker: &EmbeddedBroker, source: &Source) -> Self {
+        let labels = Labels::collect(&field_reports(FieldSplit::Train)).unwrap().names().to_vec();
+        let plan = Plan {
+            model: ModelPlan { bundle: source.hash.clone(), labels, max_length: 16, ..ModelPlan::default() },
+            local: LocalPlan { steps: 2, batch: 4, ..LocalPlan::default() },
+            wire: WirePlan { chunk: 4096, ..WirePlan::default() },
+            ..Plan::default()
+        };
+        let header = adapter_header(&plan, source).unwrap();
+        let set = header.fresh(source, &header.objective(source).unwrap()).unwrap();
+        let parameters = set.parameters();
+        let plan = RunPlan { run: run_id(), plan, layout: Layout::of(&parameters) };
+        let config = LinkConfig::new(BrokerUrl::tcp(broker.address()), "host");
+        let (link, inbox) = Link::connect(config).await.unwrap();
+        let topics = Topics::new(&FleetName::new("test").unwrap());
+        for filter in topics.host_filters() {
+            link.subscribe(filter).await.unwrap();
+        }
+        let host = Host { link, inbox, topics, plan, parameters, values: starting(&set), heard: Vec::new() };
+        host.say(Topic::Plan(run_id()), host.plan.clone(), true).await;
+        host
+    }
+
+    async fn say(&self, topic: Topic, message: impl Into<Message>, retain: bool) {
+        let payload = message.into().encode(3).unwrap().into();
+        self.link.publish(Publication { topic: self.topics.name(&topic), payload, retain }).await.unwrap();
+    }
+
+    async fn begin(&self, round: u32, change: Option<(Digest, Vec<u8>)>) {
+        let size = self.plan.plan.wire.chunk;
+        for chunk in change.iter().flat_map(|(_, payload)| chunk::split(&run_id(), round, payload, size)) {
+            self.say(Topic::Change(run_id(), chunk.index), chunk, true).await;
+        }
+        let manifest = Manifest {
+            run: run_id(),
+            round,
+            attempt: 0,
+            goal: Goal::Train,
+            cohort: vec![device()],
+            mask: TrainMask::default(),
+            rate: 1.0,
+            state: Digest::of_values(&self.values),
+            change: change.map(|(before, payload)| (before, chunk::parcel(&payload, size))),
+            seconds: 600,
+            counted: if round > 0 { vec![device()] } else { vec![] },
+        };
+        self.say(Topic::Round(run_id()), manifest, true).await;
+    }
+
+    /// What a device says next, presence aside.
+    async fn hear(&mut self) -> Message {
+        loop {
+            let delivery = tokio::time::timeout(PATIENCE, self.inbox.recv()).await.expect("a device says something");
+            let Delivery::Message { topic, payload, .. } = delivery.unwrap() else { continue };
+            let topic = self.topics.parse(&topic).unwrap();
+            let message = Message::decode(&payload, 1 << 24).unwrap();
+            self.heard.push((topic.clone(), message.clone()));
+            if matches!(topic, Topic::Up(_)) {
+                return message;
+            }
+        }
+    }
+
+    /// The next update, with its digest. Chunks of the one before, sent again, are passed over.
+    async fn update(&mut self, round: u32) -> (Update, Digest) {
+        let mut assembly: Option<Assembly> = None;
+        loop {
+            let Message::Chunk(part) = self.hear().await else { continue };
+            if part.round != round {
+                continue;
+            }
+            let (digest, last) = (part.parcel.digest, part.index + 1 == part.parcel.chunks);
+            let whole = assembly.get_or_insert_with(|| Assembly::new(part.parcel, 1 << 24).unwrap());
+            if let Some(payload) = whole.add(part).unwrap() {
+                let Message::Update(update) = Message::decode(&payload, 1 << 24).unwrap() else { panic!() };
+                return (update, digest);
+            }
+            if last {
+                let missing = Outcome::Missing(whole.missing());
+                self.answer(round, digest, missing).await;
+            }
+        }
+    }
+
+    async fn answer(&self, round: u32, update: Digest, outcome: Outcome) {
+        self.say(Topic::Down(device()), Verdict { run: run_id(), round, update, outcome }, false).await;
+    }
+
+    /// Adds an update to the global state; returns the state before and the change, as a payload.
+    fn apply(&mut self, update: &Update) -> (Digest, Vec<u8>) {
+        let before = Digest::of_values(&self.values);
+        let places = trained(&self.parameters, &TrainMask::default());
+        let changes = update.values(&self.plan.layout, &places).unwrap();
+        let mut tensors = Vec::new();
+        for (&place, change) in places.iter().zip(&changes) {
+            let encoded = EncodedTensor::encode(change.view(), Encoding::Int8, None);
+            self.values[place as usize] += &encoded.decode("", change.shape()).unwrap();
+            tensors.push(encoded);
+        }
+        let state = Digest::of_values(&self.values);
+        (before, Message::from(Tensors { run: run_id(), state, places, tensors }).encode(3).unwrap())
+    }
+}
+
+type Log = Arc<Mutex<Vec<What>>>;
+
+/// A device as a task; sending, or dropping, the other end stops it.
+struct Device {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+    log: Log,
+}
+
+fn start(broker: &EmbeddedBroker, source: &Arc<Source>, state: &Path) -> Device {
+    let overrides = ["name=site-1", "fleet=test"].map(String::from);
+    let plain = EdgeConfig::read(None, &overrides).unwrap().settings().unwrap();
+    let settings = Settings {
+        broker: BrokerUrl::tcp(broker.address()),
+        state: state.to_path_buf(),
+        sources: vec![source.clone()],
+        data: Data::Given(Arc::new(reports())),
+        engine: EngineConfig { choice: EngineChoice::Tract, threads: 1, ..EngineConfig::default() },
+        ..plain
+    };
+    let (stop, stopped) = oneshot::channel::<()>();
+    let log = Log::default();
+    let noted = log.clone();
+    let tell = move |told| match told {
+        Told::Notice(notice) => noted.lock().unwrap().push(notice.what),
+        Told::Unreadable { topic, reason } => panic!("{topic}: {reason}"),
+        Told::Disconnected { .. } | Told::Priority(_) => {}
+    };
+    let task = tokio::spawn(async move {
+        let shutdown = async { drop(stopped.await) };
+        daemon::run(settings, shutdown, tell).await.unwrap();
+    });
+    Device { stop, task, log }
+}
+
+impl Device {
+    async fn stop(self) -> Vec<What> {
+        drop(self.stop);
+        tokio::time::timeout(PATIENCE, self.task).await.expect("a device stops").unwrap();
+        Arc::try_unwrap(self.log).unwrap().into_inner().unwrap()
+    }
+}
+
+fn trainings(log: &[What]) -> Vec<u32> {
+    let round = |what: &What| match what {
+        What::Training { round, .. } => Some(*round),
+        _ => None,
+    };
+    log.iter().filter_map(round).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_device_takes_part_is_restarted_and_says_nothing_of_its_data() {
+    let broker = EmbeddedBroker::start(BrokerConfig::default()).await.unwrap();
+    let source = Arc::new(Source::open(None).unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let mut host = Host::start(&broker, &source).await;
+    host.begin(0, None).await;
+
+    let first_life = start(&broker, &source, folder.path());
+    let (update, _) = host.update(0).await;
+    assert_eq!((update.device.as_str(), update.examples, update.steps), ("site-1", 16, 2));
+    assert!(update.sent > 0 && update.received > 0);
+    assert_eq!(update.measured.as_ref().unwrap().examples, 4);
+    // It is stopped before it has heard what becomes of its update.
+    let log = first_life.stop().await;
+    assert_eq!(trainings(&log), [0]);
+
+    let second_life = start(&broker, &source, folder.path());
+    let (again, digest) = host.update(0).await;
+    assert_eq!(again, update, "made once, sent twice");
+    host.answer(0, digest, Outcome::Accepted).await;
+    let change = host.apply(&update);
+    host.begin(1, Some(change)).await;
+    let (next, digest) = host.update(1).await;
+    assert_eq!(next.state, Digest::of_values(&host.values));
+    host.answer(1, digest, Outcome::Accepted).await;
+    let log = second_life.stop().await;
+    assert_eq!(trainings(&log), [1]);
+    assert!(!log.iter().any(|what| matches!(what, What::Fetching { .. })), "the change is all it needs: {log:?}");
+
+    let gone = loop {
+        let delivery = tokio::time::timeout(PATIENCE, host.inbox.recv()).await.expect("the device takes leave");
+        if let Some(Delivery::Message { topic, payload, .. }) = delivery
+            && let Ok(Message::Presence(presence)) = Message::decode(&payload, 1 << 20)
+            && host.topics.parse(&topic) == Some(Topic::Presence(device()))
+            && !presence.online
+        {
+            break presence;
+        }
+    };
+    assert_eq!((gone.examples, gone.bundles.as_slice()), (20, std::slice::from_ref(&source.hash)));
+
+    nothing_of_the_data(&host.heard, &[update, next]);
+    host.link.shutdown().await;
+    broker.shutdown().await.unwrap();
+}
+
+/// What left the device holds no word of its examples.
+fn nothing_of_the_data(heard: &[(Topic, Message)], updates: &[Update]) {
+    let kinds: BTreeSet<&str> = heard.iter().map(|(_, message)| message.what()).collect();
+    assert!(kinds.iter().all(|kind| ["presence", "chunk", "progress"].contains(kind)), "{kinds:?}");
+    let mut said = format!("{updates:?}");
+    for (topic, message) in heard {
+        // What chunks hold are the updates above.
+        if !matches!(message, Message::Chunk(_)) {
+            said.push_str(&format!("{topic:?} {message:?}"));
+        }
+    }
+    for example in reports().examples {
+        for word in example.text.split_whitespace().filter(|word| word.len() > 6) {
+            assert!(!said.contains(word), "`{word}` left the device");
+        }
+    }
+}
