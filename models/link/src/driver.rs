@@ -205,7 +205,7 @@ impl Driver {
                 self.part(&mut writer, &output).await;
                 return ControlFlow::Break(());
             }
-            let reading = !self.outlet.is_full() || self.shared.somebody_waits();
+            let reading = !self.outlet.is_full() || self.shared.somebody_waits() || self.desk.leaving.is_some();
             if input.capacity() - input.len() < READ_LEAST {
                 input.reserve(READ_AHEAD);
             }

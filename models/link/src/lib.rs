@@ -17,8 +17,8 @@
 //! - Out: [`LinkConfig::outgoing_bytes`] of publications wait or are unacknowledged; beyond, [`Link::publish`] waits.
 //! - In: with [`LinkConfig::incoming_bytes`] unread in the [`Inbox`], the socket is no longer read, which TCP passes on to
 //!   the broker. Publishing is not held up, save for its acknowledgements, which stand behind the messages: while somebody
-//!   waits in [`Link::publish`] the socket is read on regardless, so that a consumer may publish between two messages
-//!   without ever waiting for itself.
+//!   waits in [`Link::publish`] or [`Link::flush`] the socket is read on regardless, so that a consumer may publish between
+//!   two messages without ever waiting for itself.
 
 #![forbid(unsafe_code)]
 

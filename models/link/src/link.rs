@@ -28,7 +28,7 @@ pub(crate) struct Shared {
     room: Arc<Semaphore>,
     capacity: usize,
     max_packet: usize,
-    /// How many wait for room.
+    /// How many wait for acknowledgements, which stand behind what is not read.
     waiting: AtomicUsize,
     /// Told when one begins to wait.
     pub(crate) began_waiting: Notify,
@@ -130,6 +130,7 @@ impl Link {
     pub async fn flush(&self) -> Result<(), LinkError> {
         let (done, flushed) = oneshot::channel();
         self.send(Command::Flush(done))?;
+        let _waiting = Waiting::begin(&self.shared);
         flushed.await.map_err(|_| LinkError::Closed)
     }
 
@@ -153,7 +154,7 @@ impl Link {
     }
 }
 
-/// One more that waits for room, until dropped.
+/// One more that waits for acknowledgements, until dropped.
 struct Waiting<'a>(&'a Shared);
 
 impl<'a> Waiting<'a> {

@@ -254,6 +254,8 @@ async fn a_full_inbox_stops_the_socket_and_not_the_sender_of_the_same_link() {
     fast.flush().await.unwrap();
     let unread = slow.traffic().received;
     assert!(unread < 20_000_000, "{unread} of 20 MB read with room for 0.2 MB");
+    slow.publish(publication("out", "small enough to be queued at once")).await.unwrap();
+    timeout(PATIENCE, slow.flush()).await.expect("acknowledged behind what is unread").unwrap();
     // A consumer that publishes more than fits between two messages, as an aggregator does.
     for n in 0..200u8 {
         let (_, payload, _) = message(&mut inbox).await;
