@@ -1,9 +1,10 @@
 //! The global state of a run: the values all devices hold, and what only the host knows.
 
-use fedtt_tt::{Parameter, Role};
+use fedtt_tt::Parameter;
 use fedtt_wire::message::Tensors;
 use fedtt_wire::plan::Encoding;
 use fedtt_wire::tensor::EncodedTensor;
+use fedtt_wire::tensor::packed::Packed;
 use fedtt_wire::{Digest, Layout, RunId, WireError};
 use ndarray::ArrayD;
 use serde::{Deserialize, Serialize};
@@ -24,17 +25,17 @@ pub(crate) struct Global {
 /// As it is stored.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Stored {
-    values: Vec<EncodedTensor>,
-    carry: Vec<EncodedTensor>,
+    values: Packed,
+    carry: Packed,
     server: ServerState,
     drift: DriftHistory,
 }
 
-fn pack(values: &[ArrayD<f32>]) -> Vec<EncodedTensor> {
-    values.iter().map(|v| EncodedTensor::encode(v.view(), Encoding::F32, Some(false))).collect()
+fn pack(values: &[ArrayD<f32>]) -> Packed {
+    Packed(values.iter().map(|v| EncodedTensor::encode(v.view(), Encoding::F32, Some(false))).collect())
 }
 
-fn unpack(tensors: &[EncodedTensor], layout: &Layout) -> Result<Vec<ArrayD<f32>>, WireError> {
+fn unpack(Packed(tensors): &Packed, layout: &Layout) -> Result<Vec<ArrayD<f32>>, WireError> {
     if tensors.len() != layout.0.len() {
         return Err(WireError::Count { expected: layout.0.len(), found: tensors.len() });
     }
@@ -129,17 +130,6 @@ impl Blueprint {
         }
         Ok(set)
     }
-}
-
-/// The values of a fresh adapter, rounded to bfloat16, which halves the first download; gains of norms, which are the
-/// backbone's, as they are.
-pub(crate) fn starting(set: &fedtt_tt::AdapterSet) -> Vec<ArrayD<f32>> {
-    let round = |x: f32| half::bf16::from_f32(x).to_f32();
-    let start = |(parameter, value): (Parameter, ndarray::ArrayViewD<'_, f32>)| match parameter.role {
-        Role::Extra => value.to_owned(),
-        _ => value.mapv(round),
-    };
-    set.parameters().into_iter().zip(set.values()).map(start).collect()
 }
 
 /// The parameters at `places`.

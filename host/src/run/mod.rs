@@ -139,7 +139,7 @@ impl Run {
         let set = blueprint.adapters(&plan)?;
         let parameters = set.parameters();
         let layout = Layout::of(&parameters);
-        let values = global::starting(&set);
+        let values = layout::starting(&set);
         let summary = RunSummary {
             run: id.clone(),
             name: plan.name.clone(),

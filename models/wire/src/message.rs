@@ -150,6 +150,7 @@ pub struct Update {
     /// Bytes it has received.
     pub received: u64,
     /// Values of the tensors that trained, or their change, in the order of the layout; empty if nothing was to train.
+    #[serde(with = "crate::tensor::packed")]
     pub tensors: Vec<EncodedTensor>,
 }
 
@@ -163,6 +164,7 @@ pub struct Tensors {
     /// Places in the layout, ascending.
     pub places: Vec<u32>,
     /// Their values, or what is to be added to them.
+    #[serde(with = "crate::tensor::packed")]
     pub tensors: Vec<EncodedTensor>,
 }
 

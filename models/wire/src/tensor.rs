@@ -1,29 +1,14 @@
 //! Tensors as typed arrays (RFC 8746), plain or quantised.
 
-use ciborium::tag::Captured;
+pub mod packed;
+
 use half::{bf16, f16};
 use ndarray::{ArrayD, ArrayViewD, IxDyn};
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_bytes::ByteBuf;
 
 use crate::error::WireError;
 use crate::plan::Encoding;
 
-/// RFC 8746 tags: binary32, binary16, unsigned 16-bit (which bfloat16 has none of its own), all little-endian; signed
-/// bytes.
-const TAG_F32: u64 = 85;
-const TAG_F16: u64 = 84;
-const TAG_U16: u64 = 69;
-const TAG_I8: u64 = 72;
-
-/// Added to an encoding's number where its bytes are grouped by significance.
-const SHUFFLED: u8 = 16;
-
-/// The values of one tensor, encoded. Its shape is the layout's.
-///
-/// In CBOR an array `[kind, scale, data]`: kind 0 binary32, 1 bfloat16, 2 binary16, 3 signed bytes times `scale`, 16 more
-/// where bytes are grouped by significance; data a byte string, with the typed array's tag unless so grouped.
+/// The values of one tensor, encoded. Its shape is the layout's; how several become CBOR is [`packed`]'s affair.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EncodedTensor {
     /// The number format.
@@ -111,28 +96,6 @@ impl Encoding {
             Encoding::Int8 => 1,
         }
     }
-
-    fn number(self) -> u8 {
-        match self {
-            Encoding::F32 => 0,
-            Encoding::Bf16 => 1,
-            Encoding::F16 => 2,
-            Encoding::Int8 => 3,
-        }
-    }
-
-    fn of_number(number: u8) -> Option<Self> {
-        [Encoding::F32, Encoding::Bf16, Encoding::F16, Encoding::Int8].into_iter().find(|e| e.number() == number)
-    }
-
-    fn tag(self) -> u64 {
-        match self {
-            Encoding::F32 => TAG_F32,
-            Encoding::Bf16 => TAG_U16,
-            Encoding::F16 => TAG_F16,
-            Encoding::Int8 => TAG_I8,
-        }
-    }
 }
 
 /// `a0 a1 b0 b1 ..` to `a0 b0 .. a1 b1 ..`.
@@ -147,27 +110,6 @@ fn ungroup(data: &[u8], width: usize) -> Vec<u8> {
         plain.iter_mut().skip(k).step_by(width).zip(lane).for_each(|(to, from)| *to = *from);
     }
     plain
-}
-
-impl Serialize for EncodedTensor {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let kind = self.encoding.number() + if self.shuffled { SHUFFLED } else { 0 };
-        let tag = (!self.shuffled).then_some(self.encoding.tag());
-        (kind, self.scale, Captured(tag, serde_bytes::Bytes::new(&self.data))).serialize(serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for EncodedTensor {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (kind, scale, Captured(tag, data)) = <(u8, f32, Captured<ByteBuf>)>::deserialize(deserializer)?;
-        let shuffled = kind & SHUFFLED != 0;
-        let encoding = Encoding::of_number(kind & !SHUFFLED)
-            .ok_or_else(|| D::Error::custom(format!("tensor of unknown encoding {kind}")))?;
-        if tag.is_some_and(|tag| shuffled || tag != encoding.tag()) {
-            return Err(D::Error::custom(format!("typed array tag {tag:?} does not go with encoding {kind}")));
-        }
-        Ok(EncodedTensor { encoding, shuffled, scale, data: data.into_vec() })
-    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use ndarray::{ArrayD, IxDyn};
 use proptest::prelude::*;
 
+use super::packed::Packed;
 use super::*;
 
 fn array(values: Vec<f32>) -> ArrayD<f32> {
@@ -12,10 +13,11 @@ fn array(values: Vec<f32>) -> ArrayD<f32> {
 fn there_and_back(values: &ArrayD<f32>, encoding: Encoding, shuffle: Option<bool>) -> ArrayD<f32> {
     let mut cbor = Vec::new();
     let encoded = EncodedTensor::encode(values.view(), encoding, shuffle);
-    ciborium::into_writer(&encoded, &mut cbor).unwrap();
-    let back: EncodedTensor = ciborium::from_reader(cbor.as_slice()).unwrap();
-    assert_eq!(back, encoded);
-    back.decode("t", values.shape()).unwrap()
+    let several = Packed(vec![encoded.clone(), EncodedTensor::lossless(values.view()), encoded.clone(), encoded]);
+    ciborium::into_writer(&several, &mut cbor).unwrap();
+    let back: Packed = ciborium::from_reader(cbor.as_slice()).unwrap();
+    assert_eq!(back, several);
+    back.0[3].decode("t", values.shape()).unwrap()
 }
 
 proptest! {
@@ -64,8 +66,25 @@ fn tensors_that_do_not_fit_their_place_are_named() {
 }
 
 #[test]
-fn an_unknown_encoding_or_a_tag_at_odds_with_it_is_refused() {
-    for bad in [&b"\x83\x07\xfa\x3f\x80\x00\x00\x40"[..], b"\x83\x00\xfa\x3f\x80\x00\x00\xd8\x48\x40"] {
-        assert!(ciborium::from_reader::<EncodedTensor, _>(bad).is_err());
+fn groups_that_contradict_themselves_are_refused() {
+    let group = |kind: u8, sizes: &[u64], scales: &[u8], tag: Option<u64>, data: &[u8]| {
+        let mut cbor = Vec::new();
+        let (scales, data) = (serde_bytes::Bytes::new(scales), serde_bytes::Bytes::new(data));
+        let tagged = ciborium::tag::Captured(tag, data);
+        ciborium::into_writer(&[(kind, sizes, scales, tagged)], &mut cbor).unwrap();
+        ciborium::from_reader::<Packed, _>(cbor.as_slice()).map(|p| p.0.len())
+    };
+    assert_eq!(group(3, &[2, 1], &[0; 8], Some(72), &[1, 2, 3]).unwrap(), 2);
+    for (what, result) in [
+        ("kind", group(7, &[1], &[], None, &[0; 4])),
+        ("tag", group(0, &[1], &[], Some(84), &[0; 4])),
+        ("a tag on grouped bytes", group(16, &[1], &[], Some(85), &[0; 4])),
+        ("too few scales", group(3, &[2, 1], &[0; 4], Some(72), &[1, 2, 3])),
+        ("scales for what has none", group(0, &[1], &[0; 4], None, &[0; 4])),
+        ("too little data", group(0, &[2], &[], None, &[0; 4])),
+        ("too much data", group(0, &[1], &[], None, &[0; 8])),
+        ("a size beyond any", group(0, &[u64::MAX], &[], None, &[0; 8])),
+    ] {
+        assert!(result.is_err(), "{what}");
     }
 }

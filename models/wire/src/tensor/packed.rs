@@ -1,0 +1,107 @@
+//! Tensors in CBOR, neighbours of one format together: what is alike compresses well side by side.
+//!
+//! An array of groups `[kind, sizes, scales, data]`:
+//!
+//! - kind: 0 binary32, 1 bfloat16, 2 binary16, 3 signed bytes times a scale; 16 more where the bytes of each tensor are
+//!   grouped by significance, all lowest bytes first;
+//! - sizes: the number of values of each tensor;
+//! - scales: for kind 3 one binary32 for each tensor, a typed array (RFC 8746, tag 85); else an empty one;
+//! - data: the tensors' bytes one after the other, a typed array (tag 85, 69 for bfloat16, which has no tag of its own, 84,
+//!   72), or a plain byte string where bytes are grouped.
+
+use ciborium::tag::Captured;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_bytes::ByteBuf;
+
+use super::EncodedTensor;
+use crate::plan::Encoding;
+
+/// Typed arrays of RFC 8746, little-endian.
+const TAG_F32: u64 = 85;
+const TAG_F16: u64 = 84;
+const TAG_U16: u64 = 69;
+const TAG_I8: u64 = 72;
+
+/// Added to a kind where bytes are grouped by significance.
+const SHUFFLED: u8 = 16;
+
+const ENCODINGS: [(Encoding, u64); 4] =
+    [(Encoding::F32, TAG_F32), (Encoding::Bf16, TAG_U16), (Encoding::F16, TAG_F16), (Encoding::Int8, TAG_I8)];
+
+fn kind(tensor: &EncodedTensor) -> u8 {
+    let number = ENCODINGS.iter().position(|(encoding, _)| *encoding == tensor.encoding).unwrap_or(0) as u8;
+    number + if tensor.shuffled { SHUFFLED } else { 0 }
+}
+
+/// Serialises tensors as groups.
+///
+/// # Errors
+/// As the serializer has them.
+pub fn serialize<S: Serializer>(tensors: &[EncodedTensor], serializer: S) -> Result<S::Ok, S::Error> {
+    let group = |tensors: &[EncodedTensor]| {
+        let first = &tensors[0];
+        let sizes: Vec<u64> = tensors.iter().map(|t| (t.data.len() / t.encoding.width()) as u64).collect();
+        let scaled = tensors.iter().filter(|t| t.encoding == Encoding::Int8);
+        let scales: Vec<u8> = scaled.flat_map(|t| t.scale.to_le_bytes()).collect();
+        let data: Vec<u8> = tensors.iter().flat_map(|t| t.data.iter().copied()).collect();
+        let tag = (!first.shuffled).then_some(ENCODINGS[usize::from(kind(first) & !SHUFFLED)].1);
+        (kind(first), sizes, Captured(Some(TAG_F32), ByteBuf::from(scales)), Captured(tag, ByteBuf::from(data)))
+    };
+    serializer.collect_seq(tensors.chunk_by(|a, b| kind(a) == kind(b)).map(group))
+}
+
+/// A group as it is read.
+#[derive(Deserialize)]
+struct Group(u8, Vec<u64>, Captured<ByteBuf>, Captured<ByteBuf>);
+
+/// Reads tensors back.
+///
+/// # Errors
+/// When a group contradicts itself.
+pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<EncodedTensor>, D::Error> {
+    let mut tensors = Vec::new();
+    for Group(kind, sizes, Captured(scales_tag, scales), Captured(tag, data)) in Vec::<Group>::deserialize(deserializer)? {
+        let shuffled = kind & SHUFFLED != 0;
+        let Some(&(encoding, typed)) = ENCODINGS.get(usize::from(kind & !SHUFFLED)) else {
+            return Err(D::Error::custom(format!("tensors of unknown kind {kind}")));
+        };
+        if tag.is_some_and(|tag| shuffled || tag != typed) || scales_tag.is_some_and(|tag| tag != TAG_F32) {
+            return Err(D::Error::custom(format!("typed array tags {tag:?}, {scales_tag:?} do not go with kind {kind}")));
+        }
+        let expected = if encoding == Encoding::Int8 { sizes.len() * 4 } else { 0 };
+        if scales.len() != expected {
+            return Err(D::Error::custom(format!("{} bytes of scales for {} tensors", scales.len(), sizes.len())));
+        }
+        let mut scales = scales.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+        let mut rest: &[u8] = &data;
+        for size in sizes {
+            let bytes = usize::try_from(size).ok().and_then(|size| size.checked_mul(encoding.width()));
+            let Some((own, others)) = bytes.and_then(|bytes| rest.split_at_checked(bytes)) else {
+                return Err(D::Error::custom(format!("a tensor of {size} values, but {} bytes are left", rest.len())));
+            };
+            rest = others;
+            tensors.push(EncodedTensor { encoding, shuffled, scale: scales.next().unwrap_or(1.0), data: own.to_vec() });
+        }
+        if !rest.is_empty() {
+            return Err(D::Error::custom(format!("{} bytes follow the last tensor", rest.len())));
+        }
+    }
+    Ok(tensors)
+}
+
+/// Tensors on their own, for what is stored rather than said.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Packed(pub Vec<EncodedTensor>);
+
+impl Serialize for Packed {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serialize(&self.0, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Packed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserialize(deserializer).map(Packed)
+    }
+}
