@@ -3,6 +3,7 @@
 
 pub mod aggregate;
 pub mod coordinator;
+pub mod model;
 pub mod record;
 pub mod run;
 pub mod store;

@@ -1,0 +1,203 @@
+//! Plans in the terms of a backbone: the bundle a plan file names, the parameters its adapters have, the file they end in.
+
+use std::path::{Path, PathBuf};
+
+use fedtt_backbone::training::Task;
+use fedtt_edge::adapter_file::{AdapterFile, AdapterFileError};
+use fedtt_edge::local::{LocalError, adapter_header};
+use fedtt_edge::model::ModelError as GraphError;
+use fedtt_edge::source::{Source, SourceError};
+use fedtt_tt::HeadSize;
+use fedtt_wire::plan::PlanError;
+use fedtt_wire::{Layout, Plan, WireError};
+use ndarray::ArrayD;
+
+use crate::run::Blueprint;
+
+/// The word that stands for the embedded encoder.
+pub const EMBEDDED: &str = "embedded";
+
+/// A plan cannot be carried out, or its adapter not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The plan file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// It is not TOML, or holds what is no setting.
+    #[error("{}: {source}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        source: Box<toml::de::Error>,
+    },
+    /// A setting is refused.
+    #[error("{}: {source}", path.display())]
+    Plan {
+        /// The file.
+        path: PathBuf,
+        /// Which and why.
+        source: PlanError,
+    },
+    /// The bundle it names cannot be opened.
+    #[error("{}: plan setting `model.bundle`: {source}", path.display())]
+    Bundle {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: Box<SourceError>,
+    },
+    /// It names a bundle by its hash, which does not say where the bundle is.
+    #[error("{}: plan setting `model.bundle`: nobody here knows where bundle {hash} is; name its folder", path.display())]
+    Hash {
+        /// The file.
+        path: PathBuf,
+        /// The hash.
+        hash: String,
+    },
+    /// The plan does not fit the backbone.
+    #[error(transparent)]
+    Local(#[from] LocalError),
+    /// The adapted backbone cannot be made.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// The adapter's settings do not fit the backbone.
+    #[error("plan setting `adapter`: {0}")]
+    Adapter(#[from] fedtt_tt::Error),
+    /// The values are not the plan's.
+    #[error(transparent)]
+    Values(#[from] WireError),
+    /// The adapter cannot be written.
+    #[error(transparent)]
+    File(#[from] AdapterFileError),
+}
+
+/// Reads the plan in the file at `path`, with the bundle it names.
+///
+/// # Errors
+/// When the file cannot be read; otherwise as [`resolve`].
+pub fn load(path: &Path) -> Result<(Plan, Source), ModelError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ModelError::Io { path: path.to_path_buf(), source })?;
+    resolve(&text, path)
+}
+
+/// The plan in `text`, and the bundle it names: a folder relative to the plan's own, [`EMBEDDED`], or nothing, which means
+/// the same. In the plan returned the bundle is named by its hash, as devices know it.
+///
+/// # Errors
+/// With file and field, when the plan is not understood, refused, or its bundle cannot be opened.
+pub fn resolve(text: &str, path: &Path) -> Result<(Plan, Source), ModelError> {
+    let file = || path.to_path_buf();
+    let plan: Plan =
+        toml::from_str(text).map_err(|source| ModelError::Syntax { path: file(), source: Box::new(source) })?;
+    // The rest is judged before a bundle, which may be large, is read.
+    plan.validate().map_err(|source| ModelError::Plan { path: file(), source })?;
+    let source = open(&plan.model.bundle, path)?;
+    let mut plan = plan;
+    plan.model.bundle.clone_from(&source.hash);
+    Ok((plan, source))
+}
+
+fn open(bundle: &str, path: &Path) -> Result<Source, ModelError> {
+    let folder = path.parent().unwrap_or(Path::new("")).join(bundle);
+    let is_hash = bundle.len() == 64 && bundle.bytes().all(|b| b.is_ascii_hexdigit()) && !folder.exists();
+    let place = (bundle != EMBEDDED && !is_hash).then_some(folder);
+    let source = Source::open(place.as_deref())
+        .map_err(|source| ModelError::Bundle { path: path.to_path_buf(), source: Box::new(source) })?;
+    if is_hash && source.hash != bundle {
+        return Err(ModelError::Hash { path: path.to_path_buf(), hash: bundle.to_string() });
+    }
+    Ok(source)
+}
+
+/// What decides the parameters of a plan's adapters in the backbone of `source`.
+///
+/// # Errors
+/// When the plan is for another backbone or its settings do not fit this one.
+pub fn blueprint(plan: &Plan, source: &Source) -> Result<Blueprint, ModelError> {
+    let objective = adapter_header(plan, source)?.objective(source)?;
+    let head = |outputs| Some(HeadSize { input: source.backbone.anatomy.hidden, outputs });
+    let blueprint = Blueprint {
+        sites: source.backbone.adapter_sites(),
+        head: match objective.task {
+            Task::Classify { classes } => head(classes),
+            Task::Regress { targets } => head(targets),
+            Task::CausalLm => None,
+        },
+        norms: objective.norms.into_iter().map(|norm| (norm.name, norm.value)).collect(),
+    };
+    blueprint.adapters(plan)?;
+    Ok(blueprint)
+}
+
+/// Writes `values`, in the order of the layout, as an adapter that `fedtt-edge eval` and `predict` take.
+///
+/// # Errors
+/// When the values are not the plan's or the file cannot be written.
+pub fn write_adapter(path: &Path, plan: &Plan, source: &Source, values: &[ArrayD<f32>]) -> Result<(), ModelError> {
+    let header = adapter_header(plan, source)?;
+    let mut set = header.fresh(source, &header.objective(source)?)?;
+    Layout::of(&set.parameters()).check(values)?;
+    for (mut own, value) in set.values_mut().into_iter().zip(values) {
+        own.assign(value);
+    }
+    Ok(AdapterFile { header, set }.write(path)?)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use fedtt_edge::local::PlanModel;
+    use fedtt_runtime::{EngineConfig, SessionOptions, select};
+
+    use super::*;
+
+    const PLAN: &str = "rounds = 2\nseed = 5\n[model]\nlabels = ['a', 'b', 'c']\nmax_length = 16\ntrain_norms = true\n";
+
+    #[test]
+    fn host_and_devices_derive_the_same_parameters_and_starting_values() {
+        let (plan, source) = resolve(PLAN, Path::new("plan.toml")).unwrap();
+        assert_eq!(plan.model.bundle, source.hash);
+        let engine = select(&EngineConfig::default()).unwrap();
+        let device = PlanModel::load(&plan, &source, engine.as_ref(), &SessionOptions::default()).unwrap();
+        let host = blueprint(&plan, &source).unwrap().adapters(&plan).unwrap();
+        assert_eq!(&Layout::of(&host.parameters()), device.layout());
+        assert_eq!(fedtt_wire::layout::starting(&host), device.initial());
+    }
+
+    #[test]
+    fn adapters_are_read_back_as_they_were_written() {
+        let (plan, source) = resolve(PLAN, Path::new("plan.toml")).unwrap();
+        let set = blueprint(&plan, &source).unwrap().adapters(&plan).unwrap();
+        let values: Vec<ArrayD<f32>> = set.values().iter().map(|v| v.mapv(|x| x * 0.5 + 1.0)).collect();
+        let path = std::env::temp_dir().join(format!("fedtt-adapter-{}.safetensors", std::process::id()));
+        write_adapter(&path, &plan, &source, &values).unwrap();
+        let read = AdapterFile::read(&path, &source).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(read.set.values().iter().map(|v| v.to_owned()).collect::<Vec<_>>(), values);
+        let names = read.header.labels.unwrap();
+        assert_eq!(names.names(), ["a", "b", "c"]);
+        assert!(write_adapter(&path, &plan, &source, &values[1..]).is_err());
+    }
+
+    #[test]
+    fn refusals_name_file_and_field() {
+        let refused = |text: &str| resolve(text, Path::new("some/plan.toml")).unwrap_err().to_string();
+        for (text, named) in [
+            ("rounds = 0\n[model]\nlabels = ['a', 'b']", "`rounds`"),
+            ("round = 1", "unknown field `round`"),
+            ("[model]\nlabels = ['a', 'b']\nbundle = 'nothing-here'", "nothing-here"),
+        ] {
+            let error = refused(text);
+            assert!(error.contains("plan.toml") && error.contains(named), "{error}");
+        }
+        let hash = "ab".repeat(32);
+        let error = refused(&format!("[model]\nlabels = ['a', 'b']\nbundle = '{hash}'"));
+        assert!(error.contains("`model.bundle`") && error.contains(&hash), "{error}");
+    }
+}
