@@ -1,7 +1,7 @@
 //! The program as it is called: exit codes, envelopes, messages.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -24,7 +24,7 @@ fn error(output: &Output) -> String {
 #[test]
 fn help_shows_examples_and_exit_codes() {
     let folder = tempfile::tempdir().unwrap();
-    for command in ["train", "eval", "predict"] {
+    for command in ["train", "eval", "predict", "run"] {
         let output = edge(folder.path(), &[command, "--help"]);
         let text = String::from_utf8(output.stdout).unwrap();
         assert_eq!(output.status.code(), Some(0));
@@ -110,4 +110,41 @@ fn train_then_eval_then_predict() {
     let text = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
     assert_eq!(text.lines().count(), 2);
     assert!(text.lines().all(|line| line.starts_with("pump") || line.starts_with("mast")), "{text}");
+}
+
+#[test]
+fn run_names_what_it_cannot_use_and_ends_when_asked_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| edge(folder.path(), &[&["run", "--json"], args].concat());
+    let cases: [(&[&str], &str); 5] = [
+        (&["--name", "a/b"], "setting `name`"),
+        (&["--name", "d", "--broker", "http://x"], "setting `broker`"),
+        (&["--name", "d", "--set", "policy.quiet=now"], "`now` is not a stretch of the day"),
+        (&["--name", "d", "--config", "none.toml"], "cannot read none.toml"),
+        (&["--name", "d", "--data", "none.tsv"], "cannot read none.tsv"),
+    ];
+    for (args, part) in cases {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        let last = String::from_utf8(output.stdout).unwrap().trim().lines().last().unwrap().to_string();
+        assert!(last.contains(part) && last.contains("\"ok\":false"), "{args:?}: {last}");
+    }
+
+    // Nobody listens at this port: that is no failure.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let args = ["run", "--json", "--name", "d", "--broker", &format!("mqtt://{free}"), "--set", "engine.engine=tract"];
+    let mut child = Command::new(env!("CARGO_BIN_EXE_fedtt-edge"))
+        .args(args)
+        .current_dir(folder.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut event = || serde_json::from_str::<Value>(&lines.next().unwrap().unwrap()).unwrap();
+    assert_eq!(event()["event"], "started");
+    assert_eq!(event()["event"], "disconnected");
+    let killed = Command::new("kill").arg(child.id().to_string()).status().unwrap();
+    assert!(killed.success());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(folder.path().join("fedtt-edge-state/lock").is_file());
 }

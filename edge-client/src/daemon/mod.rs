@@ -173,7 +173,7 @@ pub async fn run(
     let outcome = serve(participant, inbox, events, &mut hands).await;
     let Hands { link, trainer, .. } = hands;
     link.shutdown().await;
-    trainer.end().await?;
+    trainer.end().await;
     outcome
 }
 

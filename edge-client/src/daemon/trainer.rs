@@ -4,7 +4,8 @@ use std::collections::{BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{Builder, JoinHandle};
+use std::thread::Builder;
+use std::time::Duration;
 
 use fedtt_link::Link;
 use fedtt_runtime::{Engine, SessionOptions};
@@ -12,6 +13,7 @@ use fedtt_wire::message::RunPlan;
 use fedtt_wire::plan::Task;
 use fedtt_wire::{DeviceName, RunId};
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
 
 use super::{DaemonError, Data, Settings, Told};
 use crate::data::{Dataset, ReadOptions};
@@ -22,6 +24,9 @@ use crate::task::TaskKind;
 
 /// Added to the niceness of the training thread, and of those its engine starts.
 const NICENESS: i32 = 10;
+
+/// How long a step that is being done is waited for at the end.
+const LEAVE: Duration = Duration::from_secs(10);
 
 /// So many runs' models are kept loaded.
 const LOADED: usize = 2;
@@ -37,7 +42,8 @@ pub(super) enum Order {
 pub(super) struct Trainer {
     orders: Option<Sender<Order>>,
     stops: Arc<Mutex<Stops>>,
-    thread: Option<JoinHandle<()>>,
+    /// Ready when the thread has ended.
+    ended: Option<oneshot::Receiver<()>>,
 }
 
 /// Jobs that are of no interest any more.
@@ -68,15 +74,18 @@ impl Trainer {
             link,
             loaded: VecDeque::new(),
         };
+        let (running, ended) = oneshot::channel::<()>();
         let work = move || {
+            let _running = running;
             if let Err(reason) = yield_to_others() {
                 tell(Told::Priority(reason));
             }
             bench.work(&received);
         };
-        let thread = Builder::new().name("training".into()).spawn(work);
-        let thread = thread.map_err(|e| DaemonError::Trainer(format!("cannot be started: {e}")))?;
-        Ok(Trainer { orders: Some(orders), stops, thread: Some(thread) })
+        // Not joined: it tells its end, and a process may end without it.
+        let spawned = Builder::new().name("training".into()).spawn(work);
+        drop(spawned.map_err(|e| DaemonError::Trainer(format!("cannot be started: {e}")))?);
+        Ok(Trainer { orders: Some(orders), stops, ended: Some(ended) })
     }
 
     pub(super) fn order(&self, order: Order) -> Result<(), DaemonError> {
@@ -88,14 +97,13 @@ impl Trainer {
         lock(&self.stops).jobs.insert(job);
     }
 
-    /// Stops what goes on and waits for the step that is being done.
-    pub(super) async fn end(mut self) -> Result<(), DaemonError> {
+    /// Stops what goes on and waits for the step that is being done, but not for a model that is being loaded: nothing is
+    /// lost with the thread.
+    pub(super) async fn end(mut self) {
         self.leave();
-        let Some(thread) = self.thread.take() else { return Ok(()) };
-        match tokio::task::spawn_blocking(move || thread.join()).await {
-            Ok(Ok(())) => Ok(()),
-            _ => Err(DaemonError::Trainer("ended in a panic".into())),
-        }
+        let Some(ended) = self.ended.take() else { return };
+        // It says nothing: its end of the channel is dropped with it.
+        let _ = tokio::time::timeout(LEAVE, ended).await;
     }
 
     fn leave(&mut self) {

@@ -70,9 +70,10 @@ impl Run {
         }
         if !fetching.asked {
             fetching.asked = true;
-            cx.effects.push(Effect::Subscribe(cx.topics.state_filter(&self.id)));
             cx.tell(&self.id, What::Fetching { round: fetching.task.round });
         }
+        // Each time: to a new subscription the broker says again what it keeps.
+        cx.effects.push(Effect::Subscribe(cx.topics.state_filter(&self.id)));
         cx.up(Need { run: self.id.clone(), state: fetching.task.state });
     }
 

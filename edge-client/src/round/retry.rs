@@ -13,6 +13,7 @@ const SPREAD: u64 = 2_000;
 /// Repetition with waits that double, each drawn between its half and its whole.
 #[derive(Clone, Debug)]
 pub(super) struct Retry {
+    since: u64,
     due: u64,
     wait: u64,
 }
@@ -20,27 +21,28 @@ pub(super) struct Retry {
 impl Retry {
     /// Begins now.
     pub(super) fn new(now: u64, rng: &mut ChaCha8Rng) -> Self {
-        let mut retry = Retry { due: now, wait: FIRST };
+        let mut retry = Retry { since: now, due: now, wait: FIRST };
         retry.again(now, rng);
         retry
     }
 
     /// Due very soon, whatever was before.
     pub(super) fn soon(now: u64, rng: &mut ChaCha8Rng) -> Self {
-        Retry { due: now + rng.random_range(0..SPREAD), wait: FIRST }
+        Retry { since: now, due: now + rng.random_range(0..SPREAD), wait: FIRST }
     }
 
     pub(super) fn due(&self) -> u64 {
         self.due
     }
 
-    /// Whether it is time.
+    /// Whether it is time; also when the clock was set back, which boards without a battery do once they know the time.
     pub(super) fn is_due(&self, now: u64) -> bool {
-        now >= self.due
+        now >= self.due || now < self.since
     }
 
     /// It is said again now.
     pub(super) fn again(&mut self, now: u64, rng: &mut ChaCha8Rng) {
+        self.since = now;
         self.due = now + rng.random_range(self.wait / 2..=self.wait);
         self.wait = (self.wait * 2).min(LONGEST);
     }

@@ -102,6 +102,7 @@ impl Run {
     pub(super) fn connected(&mut self, cx: &mut Context<'_>) {
         self.fresh = false;
         self.refused = None;
+        self.reconsider(cx);
         self.unannounced = self.plan.is_none().then_some(cx.now);
         match &self.phase {
             Phase::Waiting | Phase::Training(_) => {}

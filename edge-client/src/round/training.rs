@@ -76,7 +76,7 @@ impl Run {
 
     pub(super) fn progressed(&mut self, job: u64, stepped: Stepped, cx: &mut Context<'_>) {
         let Phase::Training(training) = &mut self.phase else { return };
-        if training.job != job || !cx.connected || cx.now < training.reported + REPORT_EVERY {
+        if training.job != job || !cx.connected || cx.now.abs_diff(training.reported) < REPORT_EVERY {
             return;
         }
         training.reported = cx.now;
@@ -89,6 +89,8 @@ impl Run {
     pub(super) fn police(&mut self, cx: &mut Context<'_>) {
         let Phase::Training(training) = &mut self.phase else { return };
         training.policed = cx.now;
+        // The clock may be set back.
+        training.began = training.began.min(cx.now);
         let limit = cx.policy.max_seconds.filter(|seconds| cx.now >= training.began + seconds * 1000);
         let too_long = limit.map(|seconds| format!("its work takes longer than the {seconds} s this device allows"));
         if let Some(reason) = too_long.or_else(|| cx.policy.objection(cx.now)) {

@@ -28,6 +28,18 @@ pub(super) enum Fit {
 }
 
 impl Fit {
+    /// Before the model is loaded.
+    fn at_first_sight(plan: &RunPlan, cx: &Context<'_>) -> Self {
+        let bundle = &plan.plan.model.bundle;
+        match plan.plan.validate() {
+            Err(error) => Fit::Unfit(error.to_string()),
+            Ok(()) if !cx.identity.presence.bundles.contains(bundle) => {
+                Fit::Unfit(format!("this device does not have the plan's bundle {bundle}"))
+            }
+            Ok(()) => Fit::Unknown,
+        }
+    }
+
     pub(super) fn initial(&self) -> &Option<State> {
         match self {
             Fit::Fits { initial, .. } => initial,
@@ -54,14 +66,7 @@ impl Run {
             self.refused = None;
         }
         self.work.plan = digest;
-        let bundles = &cx.identity.presence.bundles;
-        self.fit = match plan.plan.validate() {
-            Err(error) => Fit::Unfit(error.to_string()),
-            Ok(()) if !bundles.contains(&plan.plan.model.bundle) => {
-                Fit::Unfit(format!("this device does not have the plan's bundle {}", plan.plan.model.bundle))
-            }
-            Ok(()) => Fit::Unknown,
-        };
+        self.fit = Fit::at_first_sight(&plan, cx);
         self.plan = Some(Arc::new(plan));
         self.go_on(cx);
     }
@@ -81,6 +86,13 @@ impl Run {
             }
             Fit::Fits { .. } => Some(Ok(())),
             Fit::Unfit(reason) => Some(Err(reason.clone())),
+        }
+    }
+
+    /// What kept this device out may have been put right, such as a file that was missing.
+    pub(super) fn reconsider(&mut self, cx: &Context<'_>) {
+        if let (Fit::Unfit(_), Some(plan)) = (&self.fit, &self.plan) {
+            self.fit = Fit::at_first_sight(plan, cx);
         }
     }
 

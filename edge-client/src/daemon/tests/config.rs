@@ -115,3 +115,16 @@ fn what_cannot_be_used_is_named() {
     let error = EdgeConfig::read(Some(Path::new("no-such.toml")), &[]).unwrap_err().to_string();
     assert!(error.starts_with("cannot read no-such.toml"), "{error}");
 }
+
+#[test]
+fn the_example_states_the_defaults_and_only_settings_there_are() {
+    let example = include_str!("../../../edge.example.toml");
+    assert_eq!(toml::from_str::<EdgeConfig>(example).unwrap(), EdgeConfig::default());
+    let setting =
+        |line: &str| line.strip_prefix("# ").is_some_and(|rest| rest.contains(" = ") || rest.starts_with('['));
+    let bare = |line: &str| if setting(line) { line[2..].to_string() } else { line.to_string() };
+    let whole: Vec<String> = example.lines().map(bare).collect();
+    let config: EdgeConfig = toml::from_str(&whole.join("\n")).unwrap();
+    assert!(config.name.is_some() && config.tls.key.is_some() && config.policy.quiet.is_some());
+    assert!(config.engine.library.is_some() && config.data.header.is_some() && config.policy.max_seconds.is_some());
+}

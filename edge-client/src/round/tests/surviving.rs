@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use fedtt_wire::{Message, Topic};
+use fedtt_wire::{Digest, Message, Topic};
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -25,8 +25,8 @@ struct Trouble {
     death: f64,
 }
 
-/// Drives device and host until the run is over; returns what was counted.
-fn play(device: &mut Device, host: &mut Host, trouble: Trouble, seed: u64) -> Vec<Vec<u8>> {
+/// Drives device and host until the run is over; returns the digests of what was counted.
+fn play(device: &mut Device, host: &mut Host, trouble: Trouble, seed: u64) -> Vec<Digest> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut down: VecDeque<(Topic, Message)> = VecDeque::new();
     let connect = |device: &mut Device, host: &Host, down: &mut VecDeque<_>| {
@@ -37,7 +37,7 @@ fn play(device: &mut Device, host: &mut Host, trouble: Trouble, seed: u64) -> Ve
     let mut alive = connect(device, host, &mut down);
     for _ in 0..20_000 {
         if host.round >= ROUNDS && down.is_empty() {
-            return host.counted.clone();
+            return host.counted.iter().map(|payload| Digest::of(payload)).collect();
         }
         if !alive || rng.random_bool(trouble.death) {
             device.restart();
@@ -83,7 +83,7 @@ fn play(device: &mut Device, host: &mut Host, trouble: Trouble, seed: u64) -> Ve
     );
 }
 
-fn undisturbed() -> (Vec<Vec<u8>>, usize) {
+fn undisturbed() -> (Vec<Digest>, usize) {
     let (mut device, mut host) = (Device::new(LocalPolicy::default()), Host::new(ROUNDS));
     let counted = play(&mut device, &mut host, Trouble::default(), 0);
     assert_eq!(counted.len(), ROUNDS as usize);
