@@ -14,7 +14,7 @@ use crate::round::Slot;
 const SLOTS: [(Slot, &str); 2] = [(Slot::State, "state.ft"), (Slot::Work, "work.ft")];
 
 /// The files a participant begins with.
-pub type Files = Vec<(RunId, Slot, Vec<u8>)>;
+pub(super) type Files = Vec<(RunId, Slot, Vec<u8>)>;
 
 /// Why what must outlive the process is not written or read.
 #[derive(Debug, thiserror::Error)]

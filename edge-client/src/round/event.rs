@@ -23,7 +23,7 @@ pub enum Event {
         /// Where it was published.
         topic: Topic,
         /// What it says.
-        message: Message,
+        message: Box<Message>,
     },
     /// A retained message was cleared.
     Cleared {
@@ -107,7 +107,7 @@ pub enum Effect {
         /// Where.
         topic: Topic,
         /// What.
-        message: Message,
+        message: Box<Message>,
         /// Whether the broker keeps it.
         retain: bool,
     },

@@ -55,7 +55,7 @@ impl Context<'_> {
     /// Says something to the host.
     pub(super) fn up(&mut self, message: impl Into<Message>) {
         let topic = Topic::Up(self.identity.device.clone());
-        self.effects.push(Effect::Publish { topic, message: message.into(), retain: false });
+        self.effects.push(Effect::Publish { topic, message: Box::new(message.into()), retain: false });
     }
 
     pub(super) fn tell(&mut self, run: &RunId, what: What) {
@@ -77,7 +77,7 @@ pub fn receive(topics: &Topics, topic: &str, payload: &[u8]) -> Result<Option<Ev
         return Ok(Some(Event::Cleared { topic }));
     }
     let limit = if matches!(topic, Topic::Change(..) | Topic::State(..)) { LARGEST } else { SMALL };
-    Ok(Some(Event::Message { message: Message::decode(payload, limit)?, topic }))
+    Ok(Some(Event::Message { message: Box::new(Message::decode(payload, limit)?), topic }))
 }
 
 impl Participant {
@@ -144,7 +144,7 @@ impl Participant {
                 self.connected = true;
                 effects.push(Effect::Tell(Notice { run: None, what: What::Connected }));
                 let topic = Topic::Presence(self.identity.device.clone());
-                let message = self.identity.presence.clone().into();
+                let message = Box::new(self.identity.presence.clone().into());
                 effects.push(Effect::Publish { topic, message, retain: true });
             }
             Event::Disconnected => self.connected = false,
@@ -168,7 +168,7 @@ impl Participant {
                 runs.values_mut().for_each(|run| run.tick(&mut cx));
                 runs.retain(|_, run| !run.is_forgotten(&mut cx));
             }
-            Event::Message { topic, message } => received(runs, &topic, message, &mut cx),
+            Event::Message { topic, message } => received(runs, &topic, *message, &mut cx),
             Event::Cleared { topic: Topic::Plan(run) } => {
                 if let Some(mut run) = runs.remove(&run) {
                     run.over(&mut cx);

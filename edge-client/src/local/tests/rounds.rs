@@ -94,7 +94,7 @@ fn a_round_is_a_function_of_plan_state_data_and_memory() {
 
     let sent = bench.sent(&first);
     assert_eq!(sent.len(), bench.globals.len());
-    assert!(sent.iter().any(|(place, value)| value != &bench.globals[*place]));
+    assert!(sent.iter().any(|(place, value)| *value != bench.globals[*place]));
 
     let only = bench.round(1, Goal::Measure, &none).unwrap();
     assert!(only.tensors.is_empty() && only.steps == 0);
@@ -165,7 +165,7 @@ fn work_that_cannot_be_done_is_refused_with_its_reason() {
     let error =
         bench.model.train(&bench.plan, &RoundWork { rate: 0.0, ..work }, &bench.data, &none, &|| false, &mut |_| {});
     assert!(error.unwrap_err().to_string().contains("learning_rate"));
-    let short = RoundWork { globals: &bench.globals[1..].to_vec(), ..work };
+    let short = RoundWork { globals: &bench.globals[1..], ..work };
     let error = bench.model.train(&bench.plan, &short, &bench.data, &none, &|| false, &mut |_| {}).unwrap_err();
     assert!(error.to_string().starts_with("the global state: "), "{error}");
     let empty = LocalData { train: bench.data.train.select(&[]), ..bench.data.clone() };

@@ -128,7 +128,7 @@ impl Device {
     }
 
     pub(super) fn message(&mut self, topic: Topic, message: impl Into<Message>) -> bool {
-        self.event(Event::Message { topic, message: message.into() })
+        self.event(Event::Message { topic, message: Box::new(message.into()) })
     }
 
     fn carry_out(&mut self, effects: Vec<Effect>) -> bool {
@@ -138,7 +138,7 @@ impl Device {
             }
             self.effects += 1;
             match effect {
-                Effect::Publish { topic, message, .. } => self.sent.push((topic, message)),
+                Effect::Publish { topic, message, .. } => self.sent.push((topic, *message)),
                 Effect::Subscribe(filter) => drop(self.filters.insert(filter)),
                 Effect::Unsubscribe(filter) => assert!(self.filters.remove(&filter), "not subscribed"),
                 Effect::Prepare(plan) => self.loading.push(plan),
