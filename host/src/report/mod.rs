@@ -13,7 +13,7 @@ mod questions;
 mod robustness;
 #[cfg(test)]
 mod tests;
-mod text;
+pub(crate) mod text;
 
 use fedtt_wire::plan::Plan;
 

@@ -94,7 +94,7 @@ pub(super) fn budget(runs: &[Run<'_>]) -> String {
             figures += &plot.figure();
         }
 
-        let budgets = spread(round(most).into_iter().filter(|&b| b > least / 10.0).collect());
+        let budgets = spread(round(most).into_iter().filter(|&b| b > least / 40.0).collect());
         let cell = |run: &Run<'_>, budget: f64| {
             let within = |p: &Point| of(p).is_some_and(|cost| cost <= budget);
             let best = comparable(run, first).and_then(|curve| curve.best_within(within));
