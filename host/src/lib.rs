@@ -2,8 +2,15 @@
 #![forbid(unsafe_code)]
 
 pub mod aggregate;
+pub mod artefacts;
+pub mod control;
 pub mod coordinator;
+pub mod daemon;
+mod files;
 pub mod model;
 pub mod record;
+pub mod report;
 pub mod run;
+pub mod simulate;
 pub mod store;
+pub mod web;

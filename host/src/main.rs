@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod backbone;
+mod cli;
 mod engine;
 mod output;
 
@@ -27,11 +28,14 @@ enum Command {
     /// Turn an ONNX export into a bundle, look into one, or check its gradients.
     #[command(subcommand)]
     Backbone(backbone::Command),
+    /// Run plans with virtual clients in one process.
+    Simulate(Box<cli::simulate::SimulateArgs>),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
         Command::Backbone(command) => output::finish(cli.json, command.name(), backbone::run(command)),
+        Command::Simulate(args) => output::finish(cli.json, "simulate", cli::simulate::run(&args, cli.json)),
     }
 }

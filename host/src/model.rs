@@ -92,11 +92,25 @@ pub fn load(path: &Path) -> Result<(Plan, Source), ModelError> {
 /// # Errors
 /// With file and field, when the plan is not understood, refused, or its bundle cannot be opened.
 pub fn resolve(text: &str, path: &Path) -> Result<(Plan, Source), ModelError> {
-    let file = || path.to_path_buf();
-    let plan: Plan =
-        toml::from_str(text).map_err(|source| ModelError::Syntax { path: file(), source: Box::new(source) })?;
+    let plan = parse(text, path)?;
     // The rest is judged before a bundle, which may be large, is read.
-    plan.validate().map_err(|source| ModelError::Plan { path: file(), source })?;
+    plan.validate().map_err(|source| ModelError::Plan { path: path.to_path_buf(), source })?;
+    named(plan, path)
+}
+
+/// The same for a plan that is still to be completed: nothing but its bundle is judged.
+///
+/// # Errors
+/// With the file, when the plan is not understood or its bundle cannot be opened.
+pub fn draft(text: &str, path: &Path) -> Result<(Plan, Source), ModelError> {
+    named(parse(text, path)?, path)
+}
+
+fn parse(text: &str, path: &Path) -> Result<Plan, ModelError> {
+    toml::from_str(text).map_err(|source| ModelError::Syntax { path: path.to_path_buf(), source: Box::new(source) })
+}
+
+fn named(plan: Plan, path: &Path) -> Result<(Plan, Source), ModelError> {
     let source = open(&plan.model.bundle, path)?;
     let mut plan = plan;
     plan.model.bundle.clone_from(&source.hash);

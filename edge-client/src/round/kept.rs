@@ -6,6 +6,7 @@ use fedtt_tt::AdamWState;
 use fedtt_wire::message::Goal;
 use fedtt_wire::plan::Encoding;
 use fedtt_wire::tensor::EncodedTensor;
+use fedtt_wire::tensor::packed::Packed;
 use fedtt_wire::{Digest, WireError, frame};
 use ndarray::ArrayD;
 use serde::de::DeserializeOwned;
@@ -72,7 +73,7 @@ pub(super) enum Settled {
 #[derive(Serialize, Deserialize)]
 struct StoredState {
     digest: Digest,
-    values: Vec<Stored>,
+    values: Stored,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -94,7 +95,7 @@ struct StoredDone {
 
 #[derive(Serialize, Deserialize)]
 struct StoredMemory {
-    residual: Option<Vec<Stored>>,
+    residual: Option<Stored>,
     moments: Option<StoredMoments>,
 }
 
@@ -102,21 +103,25 @@ struct StoredMemory {
 struct StoredMoments {
     step: u64,
     updates: Vec<u64>,
-    first: Vec<Stored>,
-    second: Vec<Stored>,
+    first: Stored,
+    second: Stored,
 }
 
-/// A tensor with its shape, to the bit.
+/// Tensors with their shapes, to the bit.
 #[derive(Serialize, Deserialize)]
-struct Stored(Vec<usize>, EncodedTensor);
+struct Stored(Vec<Vec<usize>>, Packed);
 
-fn store(values: &[ArrayD<f32>]) -> Vec<Stored> {
+fn store(values: &[ArrayD<f32>]) -> Stored {
     let encode = |v: &ArrayD<f32>| EncodedTensor::encode(v.view(), Encoding::F32, Some(false));
-    values.iter().map(|v| Stored(v.shape().to_vec(), encode(v))).collect()
+    let shapes = values.iter().map(|v| v.shape().to_vec()).collect();
+    Stored(shapes, Packed(values.iter().map(encode).collect()))
 }
 
-fn load(stored: &[Stored]) -> Result<Vec<ArrayD<f32>>, WireError> {
-    stored.iter().map(|Stored(shape, tensor)| tensor.decode("stored", shape)).collect()
+fn load(Stored(shapes, Packed(tensors)): &Stored) -> Result<Vec<ArrayD<f32>>, WireError> {
+    if shapes.len() != tensors.len() {
+        return Err(WireError::Count { expected: shapes.len(), found: tensors.len() });
+    }
+    shapes.iter().zip(tensors).map(|(shape, tensor)| tensor.decode("stored", shape)).collect()
 }
 
 fn read<T: DeserializeOwned>(kind: u8, what: &'static str, bytes: &[u8]) -> Result<T, WireError> {
@@ -163,7 +168,7 @@ impl StoredMemory {
             Ok(AdamWState { step: m.step, updates: m.updates.clone(), first, second })
         };
         Ok(LocalMemory {
-            residual: self.residual.as_deref().map(load).transpose()?,
+            residual: self.residual.as_ref().map(load).transpose()?,
             moments: self.moments.as_ref().map(moments).transpose()?,
         })
     }

@@ -1,0 +1,115 @@
+//! Labelled files for commands that train or measure on this machine.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use fedtt_edge::data::{Columns, Dataset, Format, Labels, ReadOptions};
+use fedtt_edge::source::{FieldSplit, field_reports, field_sites};
+use fedtt_edge::task::TaskKind;
+use fedtt_wire::Plan;
+use fedtt_wire::plan::Task;
+
+/// Where examples come from and how they are read.
+#[derive(Args)]
+#[command(next_help_heading = "Data")]
+pub(crate) struct DataArgs {
+    /// File to train on: tsv, csv, jsonl, labelled lines, or plain text for lm [default: the embedded field reports]
+    #[arg(long, value_name = "FILE")]
+    data: Option<PathBuf>,
+    /// File to measure the global adapter on [default: the embedded reports' test split, or none]
+    #[arg(long, value_name = "FILE")]
+    test: Option<PathBuf>,
+    /// Column of the text: its name, or its number counting from 1 [default: text, sentence, ...]
+    #[arg(long, value_name = "COLUMN")]
+    text: Option<String>,
+    /// Column of the second text, for sentence pairs
+    #[arg(long, value_name = "COLUMN")]
+    text_pair: Option<String>,
+    /// Column of the label or number to predict [default: label, class, ...]
+    #[arg(long, value_name = "COLUMN")]
+    label: Option<String>,
+    /// File format [default: by the file's name and first line]
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// Character encoding, such as latin-1 [default: utf-8]
+    #[arg(long, value_name = "NAME")]
+    encoding: Option<String>,
+}
+
+/// Examples as read.
+pub(crate) struct Examples {
+    /// To train on.
+    pub(crate) train: Dataset,
+    /// To measure on.
+    pub(crate) test: Option<Dataset>,
+    /// The group of each training example; empty unless asked for.
+    pub(crate) groups: Vec<String>,
+}
+
+impl DataArgs {
+    fn options(&self, task: TaskKind, label: Option<&str>) -> ReadOptions {
+        ReadOptions {
+            format: self.format,
+            encoding: self.encoding.clone(),
+            header: None,
+            columns: Columns {
+                text: self.text.clone(),
+                pair: self.text_pair.clone(),
+                label: label.map(str::to_string).or_else(|| self.label.clone()),
+            },
+            labelled: task != TaskKind::Lm,
+            task,
+        }
+    }
+
+    /// Reads the files; `group` names the column that says where an example comes from.
+    pub(crate) fn read(&self, task: Task, group: Option<&str>) -> anyhow::Result<Examples> {
+        let task = match task {
+            Task::Classify => TaskKind::Classify,
+            Task::Regress => TaskKind::Regress,
+            Task::Lm => TaskKind::Lm,
+        };
+        let Some(path) = &self.data else {
+            let train = field_reports(FieldSplit::Train);
+            let groups = field_sites(FieldSplit::Train);
+            let test = match &self.test {
+                Some(test) => Dataset::read(test, &self.options(task, None))?,
+                None => field_reports(FieldSplit::Test),
+            };
+            return Ok(Examples { train, test: Some(test), groups });
+        };
+        let train = Dataset::read(path, &self.options(task, None))?;
+        let test = self.test.as_ref().map(|test| Dataset::read(test, &self.options(task, None))).transpose()?;
+        let groups = match group {
+            None => Vec::new(),
+            Some(column) => {
+                // The same rows, with the group in the label's place.
+                let read = Dataset::read(path, &self.options(TaskKind::Classify, Some(column)))?;
+                anyhow::ensure!(
+                    read.examples.len() == train.examples.len(),
+                    "{}: column `{column}` cannot be told row by row for this task",
+                    path.display()
+                );
+                read.examples.into_iter().map(|example| example.label.unwrap_or_default()).collect()
+            }
+        };
+        Ok(Examples { train, test, groups })
+    }
+}
+
+/// Gives a plan of a classifier that names no labels those of the data.
+pub(crate) fn fill_labels(plan: &mut Plan, data: &Dataset) -> anyhow::Result<()> {
+    if plan.model.task == Task::Classify && plan.model.labels.is_empty() {
+        plan.model.labels = Labels::collect(data)?.names().to_vec();
+    }
+    Ok(())
+}
+
+/// The examples dealt to clients.
+pub(crate) fn deal(train: &Dataset, parts: &[Vec<usize>]) -> Vec<Dataset> {
+    let part = |(i, places): (usize, &Vec<usize>)| Dataset {
+        name: format!("{} (part {i})", train.name),
+        examples: places.iter().map(|&place| train.examples[place].clone()).collect(),
+    };
+    parts.iter().enumerate().map(part).collect()
+}
