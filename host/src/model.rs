@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use fedtt_backbone::training::Task;
+use fedtt_backbone::training::{Task, TrainingError, TrainingGraph, TrainingSpec};
 use fedtt_edge::adapter_file::{AdapterFile, AdapterFileError};
 use fedtt_edge::local::{LocalError, adapter_header};
 use fedtt_edge::model::ModelError as GraphError;
@@ -72,9 +72,20 @@ pub enum ModelError {
     /// The values are not the plan's.
     #[error(transparent)]
     Values(#[from] WireError),
-    /// The adapter cannot be written.
+    /// The adapter cannot be read or written.
     #[error(transparent)]
     File(#[from] AdapterFileError),
+    /// No model can be made of it.
+    #[error(transparent)]
+    Training(#[from] TrainingError),
+    /// A file cannot be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
 }
 
 /// Reads the plan in the file at `path`, with the bundle it names.
@@ -161,6 +172,26 @@ pub fn write_adapter(path: &Path, plan: &Plan, source: &Source, values: &[ArrayD
         own.assign(value);
     }
     Ok(AdapterFile { header, set }.write(path)?)
+}
+
+/// Writes the adapter in the file `adapter`, backbone and head as one ONNX model: token ids in, logits or predictions out.
+///
+/// # Errors
+/// When the adapter is another backbone's, or the model cannot be made or written.
+pub fn write_onnx(adapter: &Path, source: &Source, path: &Path) -> Result<(), ModelError> {
+    let AdapterFile { header, set } = AdapterFile::read(adapter, source)?;
+    let objective = header.objective(source)?;
+    let spec = TrainingSpec {
+        adapters: set.forms().into_iter().map(|(site, form)| (site.id, form)).collect(),
+        head: set.head_form(),
+        task: objective.task,
+        pooling: objective.pooling,
+        from_block: None,
+        norms: objective.norms,
+    };
+    let graph = TrainingGraph::build(&source.backbone, &spec)?;
+    let model = graph.applied(&set.graph_inputs())?;
+    std::fs::write(path, model.bytes).map_err(|source| ModelError::Write { path: path.to_path_buf(), source })
 }
 
 #[cfg(test)]

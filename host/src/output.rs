@@ -19,6 +19,12 @@ pub(crate) struct Outcome {
 
 /// Prints a command's outcome and returns its exit code.
 pub(crate) fn finish(as_json: bool, command: &str, outcome: anyhow::Result<Outcome>) -> ExitCode {
+    finish_or(1, as_json, command, outcome)
+}
+
+/// The same with another exit code than 1 where the command did its work but its check did not pass.
+pub(crate) fn finish_or(unmet: u8, as_json: bool, command: &str, outcome: anyhow::Result<Outcome>) -> ExitCode {
+    let failed = if outcome.is_ok() { ExitCode::from(unmet) } else { ExitCode::FAILURE };
     let ok = outcome.as_ref().is_ok_and(|outcome| outcome.ok);
     match outcome {
         Ok(outcome) if as_json => {
@@ -30,7 +36,7 @@ pub(crate) fn finish(as_json: bool, command: &str, outcome: anyhow::Result<Outco
         }
         Err(error) => eprintln!("error: {error:#}"),
     }
-    if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if ok { ExitCode::SUCCESS } else { failed }
 }
 
 /// A table with columns padded to their widest cell; the first column is left-aligned, the others right-aligned.

@@ -1,9 +1,10 @@
 //! The host's persistent state, in redb. What one `handle` changes is committed as a whole, before anything is said.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
 use fedtt_wire::{DeviceName, RunId};
-use redb::{Database, Durability, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{Database, Durability, Key, ReadableTable, Table, TableDefinition, Value, WriteTransaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -62,6 +63,8 @@ pub struct Store {
 /// Changes that are committed together.
 pub struct Changes {
     transaction: WriteTransaction,
+    /// Whether anything was written: a commit of nothing would still wait for the disk.
+    written: Cell<bool>,
 }
 
 /// Part of a run's state.
@@ -124,7 +127,7 @@ impl Store {
     pub fn begin(&self) -> Result<Changes, StoreError> {
         let mut transaction = self.database.begin_write()?;
         transaction.set_durability(self.durability)?;
-        Ok(Changes { transaction })
+        Ok(Changes { transaction, written: Cell::new(false) })
     }
 }
 
@@ -134,7 +137,19 @@ impl Changes {
     /// # Errors
     /// When the database fails; nothing has changed then.
     pub fn commit(self) -> Result<(), StoreError> {
-        Ok(self.transaction.commit()?)
+        match self.written.get() {
+            true => Ok(self.transaction.commit()?),
+            false => Ok(self.transaction.abort()?),
+        }
+    }
+
+    /// A table to write to.
+    fn table<K: Key + 'static, V: Value + 'static>(
+        &self,
+        definition: TableDefinition<'static, K, V>,
+    ) -> Result<Table<'_, K, V>, StoreError> {
+        self.written.set(true);
+        Ok(self.transaction.open_table(definition)?)
     }
 
     /// The ids of all runs.
@@ -150,7 +165,7 @@ impl Changes {
     pub(crate) fn put<T: Serialize>(&self, part: Part, run: &RunId, value: &T) -> Result<(), StoreError> {
         let mut bytes = Vec::new();
         ciborium::into_writer(value, &mut bytes).map_err(|e| content(run, format!("{part:?}"), e))?;
-        self.transaction.open_table(part.table())?.insert(run.as_str(), bytes.as_slice())?;
+        self.table(part.table())?.insert(run.as_str(), bytes.as_slice())?;
         Ok(())
     }
 
@@ -162,7 +177,7 @@ impl Changes {
 
     /// Keeps an accepted update.
     pub(crate) fn put_update(&self, run: &RunId, round: u32, from: &DeviceName, bytes: &[u8]) -> Result<(), StoreError> {
-        self.transaction.open_table(UPDATES)?.insert((run.as_str(), round, from.as_str()), bytes)?;
+        self.table(UPDATES)?.insert((run.as_str(), round, from.as_str()), bytes)?;
         Ok(())
     }
 
@@ -189,14 +204,14 @@ impl Changes {
 
     /// Forgets the updates of a round.
     pub(crate) fn drop_updates(&self, run: &RunId, round: u32) -> Result<(), StoreError> {
-        let mut table = self.transaction.open_table(UPDATES)?;
+        let mut table = self.table(UPDATES)?;
         table.retain_in((run.as_str(), round, "")..(run.as_str(), round + 1, ""), |_, _| false)?;
         Ok(())
     }
 
     pub(crate) fn put_record(&self, run: &RunId, record: &RoundRecord) -> Result<(), StoreError> {
         let json = serde_json::to_vec(record).map_err(|e| content(run, format!("round {}", record.round), e))?;
-        self.transaction.open_table(RECORDS)?.insert((run.as_str(), record.round), json.as_slice())?;
+        self.table(RECORDS)?.insert((run.as_str(), record.round), json.as_slice())?;
         Ok(())
     }
 
@@ -219,7 +234,7 @@ impl Changes {
     }
 
     pub(crate) fn put_token(&self, token: &str, run: &RunId) -> Result<(), StoreError> {
-        self.transaction.open_table(TOKENS)?.insert(token, run.as_str())?;
+        self.table(TOKENS)?.insert(token, run.as_str())?;
         Ok(())
     }
 }

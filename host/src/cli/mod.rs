@@ -1,4 +1,8 @@
 //! The commands.
 
 pub(crate) mod data;
+pub(crate) mod device;
+mod host;
+pub(crate) mod run;
+pub(crate) mod serve;
 pub(crate) mod simulate;

@@ -274,6 +274,14 @@ impl Run {
         }
     }
 
+    /// When the round that goes on began, when it ends in any case, and who refused it.
+    pub fn window(&self) -> Option<(u64, u64, &BTreeMap<String, String>)> {
+        match &self.record.phase {
+            Phase::Collecting(c) => Some((c.began, c.began + self.record.plan.collection.longest(), &c.record.refusals)),
+            _ => None,
+        }
+    }
+
     /// The values of the best adapter so far; the last ones where none was measured.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use std::collections::HashSet;
 
 use fedtt_runtime::Model;
 use fedtt_tt::form::{AdapterForm, HeadForm};
+use ndarray::ArrayD;
 
 use crate::backbone::{Backbone, Role};
 use crate::export::ExportError;
@@ -88,6 +89,8 @@ pub struct TrainingGraph {
     pub factors: Vec<String>,
     /// The output with the task's results: [`LOGITS`] or [`TOKEN_LOSS`].
     pub result: &'static str,
+    /// The value people want of a trained model: classes' logits, predictions, the next token's logits.
+    answer: String,
     forward: Vec<String>,
     gradients: Vec<String>,
 }
@@ -136,7 +139,11 @@ impl TrainingGraph {
         check_head(&g, spec, &outputs)?;
         g.inputs.extend(spec.norms.iter().map(|norm| norm.name.clone()));
         let loss = loss::loss(&mut g.builder, &outputs, spec.task);
-        Self::differentiated(backbone, g, &loss.loss, &[(result, &loss.result)], result)
+        let mut built = Self::differentiated(backbone, g, &loss.loss, &[(result, &loss.result)], result)?;
+        if spec.task == Task::CausalLm {
+            built.answer = outputs;
+        }
+        Ok(built)
     }
 
     /// A graph with a probe at every site and the loss `sum(hidden * R * mask)`; besides [`LOSS`] and the probes'
@@ -184,7 +191,7 @@ impl TrainingGraph {
         graph.prune();
         drop_unread_inputs(&mut graph);
         let feeds = backbone.feeds.iter().filter(|(_, name)| graph.inputs.iter().any(|p| p.name == *name)).cloned();
-        Ok(TrainingGraph { feeds: feeds.collect(), factors: g.inputs, result, forward, gradients, graph })
+        Ok(TrainingGraph { feeds: feeds.collect(), factors: g.inputs, result, answer: result.into(), forward, gradients, graph })
     }
 
     /// Forward and backward in one model.
@@ -204,6 +211,27 @@ impl TrainingGraph {
         graph.outputs.retain(|port| self.forward.contains(&port.name));
         graph.prune();
         Ok(backbone.export(&graph)?)
+    }
+
+    /// A model that needs nothing else: the factors' values are among its weights, which it holds itself, and its one output
+    /// is the logits or predictions.
+    ///
+    /// # Errors
+    /// When a factor has no value, or the model would not fit one file.
+    pub fn applied(&self, values: &[(String, ArrayD<f32>)]) -> Result<Model, TrainingError> {
+        let mut graph = self.graph.clone();
+        for (name, value) in values {
+            let data: Vec<f32> = value.iter().copied().collect();
+            graph.weights.insert(name.clone(), Weight::f32s(value.shape(), &data));
+        }
+        if let Some(missing) = self.factors.iter().find(|&name| !graph.weights.contains_key(name)) {
+            return Err(TrainingError::Task(format!("no value is given for `{missing}`")));
+        }
+        graph.inputs.retain(|port| !graph.weights.contains_key(&port.name));
+        graph.outputs = vec![output_port(&self.answer)];
+        graph.prune();
+        drop_unread_inputs(&mut graph);
+        Ok(crate::export::to_model(&graph, None)?)
     }
 
     /// Forward always, backward inside `If(train)`: one session and one set of weights for training and evaluation.

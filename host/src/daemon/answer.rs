@@ -1,0 +1,219 @@
+//! What is asked of the host, and its answers. What needs a bundle is prepared outside of the loop, which never waits for it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use fedtt_wire::{Plan, RunId};
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, oneshot};
+
+use super::hub::Hub;
+use super::registry::Registry;
+use super::scribe::Events;
+use super::{DaemonError, measuring, now, view};
+use crate::control::Request;
+use crate::coordinator::RequestError;
+use crate::model;
+use crate::run::{Blueprint, RunError};
+
+/// An answer.
+pub(crate) enum Reply {
+    /// What was asked for.
+    Data(Value),
+    /// The same, and what happens from then on.
+    Watch {
+        /// The run.
+        run: String,
+        /// How it stands.
+        data: Value,
+        /// What happens, in all runs.
+        events: Events,
+    },
+}
+
+type Answer = oneshot::Sender<Result<Value, String>>;
+
+/// A question to the loop.
+pub(super) enum Ask {
+    /// A plan that fits its backbone.
+    Start { plan: Box<Plan>, blueprint: Blueprint, token: Option<String>, test: Vec<PathBuf>, answer: Answer },
+    /// Something that needs no preparation.
+    Plain { request: Request, answer: Answer },
+    /// A run and what happens in it.
+    Watch { run: String, answer: Answer, events: oneshot::Sender<Events> },
+    /// To write a run's adapter.
+    Adapter { run: String, answer: oneshot::Sender<Result<PathBuf, String>> },
+}
+
+/// Where requests are taken.
+pub(crate) struct Desk {
+    pub(super) asks: mpsc::Sender<Ask>,
+    pub(super) registry: Arc<Registry>,
+}
+
+const GONE: &str = "the host is stopping";
+
+async fn answered<T>(answer: oneshot::Receiver<Result<T, String>>) -> Result<T, String> {
+    answer.await.unwrap_or_else(|_| Err(GONE.into()))
+}
+
+impl Desk {
+    /// Answers a request.
+    ///
+    /// # Errors
+    /// Why it cannot be done.
+    pub(crate) async fn ask(&self, request: Request) -> Result<Reply, String> {
+        let (answer, reply) = oneshot::channel();
+        let ask = |ask| async { self.asks.send(ask).await.map_err(|_| GONE.to_string()) };
+        match request {
+            Request::Start { plan, path, token, test } => {
+                let registry = self.registry.clone();
+                let files = test.clone();
+                let prepared = tokio::task::spawn_blocking(move || prepare(&plan, &path, &files, &registry));
+                let (plan, blueprint) = prepared.await.map_err(|e| e.to_string())??;
+                ask(Ask::Start { plan: Box::new(plan), blueprint, token, test, answer }).await?;
+                answered(reply).await.map(Reply::Data)
+            }
+            Request::Watch { run } => {
+                let (events, subscribed) = oneshot::channel();
+                ask(Ask::Watch { run: run.clone(), answer, events }).await?;
+                let data = answered(reply).await?;
+                let events = subscribed.await.map_err(|_| GONE.to_string())?;
+                Ok(Reply::Watch { run, data, events })
+            }
+            Request::Adapter { run } => {
+                let (answer, written) = oneshot::channel();
+                let (shown, show) = oneshot::channel();
+                ask(Ask::Plain { request: Request::Show { run: run.clone() }, answer: shown }).await?;
+                let data = answered(show).await?;
+                ask(Ask::Adapter { run, answer }).await?;
+                let path = answered(written).await?;
+                let bundle = data["plan"]["model"]["bundle"].as_str().unwrap_or_default();
+                let folder = self.registry.folder(bundle).map_err(|e| e.to_string())?;
+                Ok(Reply::Data(json!({ "adapter": path, "bundle": folder, "hash": bundle })))
+            }
+            request => {
+                ask(Ask::Plain { request, answer }).await?;
+                answered(reply).await.map(Reply::Data)
+            }
+        }
+    }
+}
+
+/// Everything about a plan that needs its bundle and files.
+fn prepare(text: &str, path: &std::path::Path, test: &[PathBuf], registry: &Registry) -> Result<(Plan, Blueprint), String> {
+    let (plan, source) = model::resolve(text, path).map_err(|e| e.to_string())?;
+    let blueprint = model::blueprint(&plan, &source).map_err(|e| format!("{}: {e}", path.display()))?;
+    measuring::read(test, plan.model.task).map_err(|e| format!("{e:#}"))?;
+    let named = toml::from_str::<Plan>(text).map(|plan| plan.model.bundle).unwrap_or_default();
+    let folder = path.parent().map(|parent| parent.join(&named)).filter(|folder| named != model::EMBEDDED && folder.exists());
+    registry.add(source, folder).map_err(|e| e.to_string())?;
+    Ok((plan, blueprint))
+}
+
+/// A refusal is for who asked; a fault of the database ends the host.
+fn refused<T>(outcome: Result<T, RequestError>) -> Result<Result<T, String>, DaemonError> {
+    match outcome {
+        Ok(value) => Ok(Ok(value)),
+        Err(RequestError::Run(RunError::Store(error))) => Err(error.into()),
+        Err(error) => Ok(Err(error.to_string())),
+    }
+}
+
+impl Hub {
+    pub(super) fn answer(&mut self, ask: Ask) -> Result<(), DaemonError> {
+        // Whoever asked may be gone by now: that their answer cannot be sent is no error.
+        match ask {
+            Ask::Start { plan, blueprint, token, test, answer } => {
+                let started = refused(self.coordinator.start(*plan, blueprint, token.as_deref(), now()))?;
+                let _ = answer.send(self.started(started, test)?);
+            }
+            Ask::Plain { request, answer } => {
+                let reply = self.plain(request)?;
+                let _ = answer.send(reply);
+            }
+            Ask::Watch { run, answer, events } => {
+                let shown = self.show(&run)?;
+                if shown.is_ok() {
+                    self.scribe.subscribe(events);
+                }
+                let _ = answer.send(shown);
+            }
+            Ask::Adapter { run, answer } => match self.find(&run) {
+                Ok(run) => self.write_adapter(&run, Some(answer))?,
+                Err(error) => drop(answer.send(Err(error))),
+            },
+        }
+        Ok(())
+    }
+
+    fn started(
+        &mut self,
+        started: Result<(RunId, bool), String>,
+        test: Vec<PathBuf>,
+    ) -> Result<Result<Value, String>, DaemonError> {
+        let (run, fresh) = match started {
+            Ok(started) => started,
+            Err(error) => return Ok(Err(error)),
+        };
+        if !test.is_empty()
+            && self.registry.tests(run.as_str()).is_empty()
+            && let Err(error) = self.registry.add_tests(run.as_str(), test)
+        {
+            return Ok(Err(format!("run {run} is started, but its --test files cannot be remembered: {error}")));
+        }
+        self.turn(Vec::new())?;
+        let summary = self.coordinator.runs().get(&run).map(|run| run.summary());
+        Ok(Ok(json!({ "run": run, "started": fresh, "summary": summary })))
+    }
+
+    fn plain(&mut self, request: Request) -> Result<Result<Value, String>, DaemonError> {
+        Ok(match request {
+            Request::List => {
+                let runs: Vec<Value> =
+                    self.coordinator.runs().values().map(|run| json!(run.summary())).collect();
+                Ok(json!({ "runs": runs }))
+            }
+            Request::Show { run } => self.show(&run)?,
+            Request::Command { run, command } => {
+                let done = refused(self.coordinator.command(&run, command, now()))?;
+                self.turn(Vec::new())?;
+                done.map(|status| json!({ "run": run, "status": status }))
+            }
+            Request::Devices => {
+                let mut devices = Vec::new();
+                for (name, device) in self.coordinator.devices() {
+                    let mut shown = json!(view::device_view(name, device));
+                    shown["bundles"] = json!(device.presence.bundles);
+                    let runs = self.coordinator.runs().values().filter(|run| run.summary().devices.contains(name));
+                    shown["runs"] = runs.map(|run| run.id().to_string()).collect();
+                    devices.push(shown);
+                }
+                Ok(json!({ "devices": devices }))
+            }
+            Request::Start { .. } | Request::Watch { .. } | Request::Adapter { .. } => {
+                Err("this request is prepared elsewhere".into())
+            }
+        })
+    }
+
+    fn find(&self, run: &str) -> Result<RunId, String> {
+        let known = RunId::new(run).ok().filter(|run| self.coordinator.runs().contains_key(run));
+        known.ok_or_else(|| RequestError::NoRun(run.to_string()).to_string())
+    }
+
+    fn show(&self, run: &str) -> Result<Result<Value, String>, DaemonError> {
+        let run = match self.find(run) {
+            Ok(run) => run,
+            Err(error) => return Ok(Err(error)),
+        };
+        let Some(report) = self.report(&run)? else { return Ok(Err(RequestError::NoRun(run.to_string()).to_string())) };
+        let current = self.coordinator.runs().get(&run).and_then(|run| view::round(run, self.coordinator.devices()));
+        Ok(Ok(json!({
+            "summary": report.summary,
+            "plan": report.plan,
+            "rounds": report.rounds,
+            "current": current,
+        })))
+    }
+}

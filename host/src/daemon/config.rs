@@ -1,0 +1,187 @@
+//! `host.toml`: what the owner of a host writes. Every setting has a default, so that no file is needed.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use fedtt_link::TlsFiles;
+use fedtt_link::broker::BrokerConfig;
+use serde::Deserialize;
+
+/// The settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// It is not TOML, or holds what is no setting.
+    #[error("{}: {source}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        source: Box<toml::de::Error>,
+    },
+}
+
+/// The settings of a host.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HostConfig {
+    /// The fleet it serves.
+    pub fleet: String,
+    /// The folder of what must outlive the process, and of the control socket.
+    pub state: PathBuf,
+    /// The folder each run gets a folder in.
+    pub runs: PathBuf,
+    /// The broker's address, `mqtt[s]://[user[:password]@]host[:port]`; without one a broker runs within the host.
+    pub broker: Option<String>,
+    /// Files for TLS, with a broker of one's own.
+    pub tls: TlsSettings,
+    /// The broker within the host.
+    pub embedded: EmbeddedSettings,
+    /// The live page.
+    pub web: WebSettings,
+    /// The host's own examples.
+    pub evaluation: EvaluationSettings,
+}
+
+/// Files for TLS, all PEM.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TlsSettings {
+    /// Authorities the broker's certificate may be signed by; the system's if absent.
+    pub ca: Option<PathBuf>,
+    /// The host's certificate.
+    pub cert: Option<PathBuf>,
+    /// Its key.
+    pub key: Option<PathBuf>,
+}
+
+/// The broker within the host.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EmbeddedSettings {
+    /// Where it listens: this machine alone unless told. Port 0 picks a free one.
+    pub bind: SocketAddr,
+    /// Most connections at a time.
+    pub max_clients: usize,
+    /// Largest packet, in bytes.
+    pub max_packet: usize,
+}
+
+/// The live page.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WebSettings {
+    /// Where it listens: this machine alone unless told. Port 0 picks a free one.
+    pub bind: SocketAddr,
+    /// Whether there is one.
+    pub enabled: bool,
+}
+
+/// The host's own examples.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EvaluationSettings {
+    /// Files the adapter is measured on after each round, for runs that are started without any of their own.
+    pub data: Vec<PathBuf>,
+}
+
+impl Default for HostConfig {
+    fn default() -> Self {
+        HostConfig {
+            fleet: "fedtt".into(),
+            state: state_folder(),
+            runs: "runs".into(),
+            broker: None,
+            tls: TlsSettings::default(),
+            embedded: EmbeddedSettings::default(),
+            web: WebSettings::default(),
+            evaluation: EvaluationSettings::default(),
+        }
+    }
+}
+
+impl Default for EmbeddedSettings {
+    fn default() -> Self {
+        let BrokerConfig { max_clients, max_packet, .. } = BrokerConfig::default();
+        EmbeddedSettings { bind: (Ipv4Addr::LOCALHOST, 1883).into(), max_clients, max_packet }
+    }
+}
+
+impl Default for WebSettings {
+    fn default() -> Self {
+        WebSettings { bind: (Ipv4Addr::LOCALHOST, 8080).into(), enabled: true }
+    }
+}
+
+/// Where a host keeps its state unless told: `$FEDTT_STATE`, or `fedtt` where the user's programs keep theirs.
+pub fn state_folder() -> PathBuf {
+    let folder = |variable: &str| std::env::var_os(variable).filter(|v| !v.is_empty()).map(PathBuf::from);
+    folder("FEDTT_STATE")
+        .or_else(|| folder("XDG_STATE_HOME").map(|state| state.join("fedtt")))
+        .or_else(|| folder("HOME").map(|home| home.join(".local/state/fedtt")))
+        .unwrap_or_else(|| "fedtt-state".into())
+}
+
+impl HostConfig {
+    /// Reads the file at `path`; its relative paths are relative to its folder.
+    ///
+    /// # Errors
+    /// When it cannot be read or understood.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Io { path: path.into(), source })?;
+        let mut config: HostConfig = toml::from_str(&text)
+            .map_err(|source| ConfigError::Content { path: path.into(), source: Box::new(source) })?;
+        let base = path.parent().unwrap_or(Path::new(""));
+        let tls = &mut config.tls;
+        let files = [&mut tls.ca, &mut tls.cert, &mut tls.key].into_iter().flatten();
+        for file in files.chain([&mut config.state, &mut config.runs]).chain(&mut config.evaluation.data) {
+            *file = base.join(&file);
+        }
+        Ok(config)
+    }
+
+    pub(super) fn tls_files(&self) -> Option<TlsFiles> {
+        let TlsSettings { ca, cert, key } = self.tls.clone();
+        (self.tls != TlsSettings::default()).then_some(TlsFiles { ca, cert, key })
+    }
+
+    pub(super) fn broker_config(&self) -> BrokerConfig {
+        let EmbeddedSettings { bind, max_clients, max_packet } = self.embedded;
+        BrokerConfig { bind, max_clients, max_packet, ..BrokerConfig::default() }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_needs_no_settings_and_listens_on_loopback() {
+        let config: HostConfig = toml::from_str("").unwrap();
+        assert_eq!(config, HostConfig::default());
+        assert!(config.embedded.bind.ip().is_loopback() && config.web.bind.ip().is_loopback());
+    }
+
+    #[test]
+    fn files_are_relative_to_the_settings_and_mistakes_are_named() {
+        let folder = std::env::temp_dir().join(format!("fedtt-host-config-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("host.toml");
+        std::fs::write(&path, "state = 'state'\n[tls]\nca = 'ca.pem'\n[embedded]\nbind = '0.0.0.0:0'\n").unwrap();
+        let config = HostConfig::read(&path).unwrap();
+        assert_eq!((&config.state, &config.runs), (&folder.join("state"), &folder.join("runs")));
+        assert_eq!(config.tls_files().unwrap().ca, Some(folder.join("ca.pem")));
+        std::fs::write(&path, "stat = 'x'").unwrap();
+        let error = HostConfig::read(&path).unwrap_err().to_string();
+        assert!(error.contains("host.toml") && error.contains("stat"), "{error}");
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}

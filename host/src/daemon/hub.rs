@@ -1,0 +1,274 @@
+//! The loop around the coordinator: messages, requests, measurements and time in, its effects out.
+//!
+//! It has a thread of its own, where waiting for the disk keeps neither the link nor the page waiting.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fedtt_link::{Delivery, Inbox, Publication};
+use fedtt_wire::{RunId, Topics};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::answer::Ask;
+use super::measuring::{Job, Measuring};
+use super::outbox::Outbox;
+use super::registry::Registry;
+use super::scribe::{Adapter, Scribe};
+use super::tell::{Teller, Told};
+use super::view::{self, Quality};
+use super::{DaemonError, now};
+use crate::coordinator::{Coordinator, Input};
+use crate::record::Status;
+use crate::report::RunReport;
+use crate::run::{Effect, RunEvent, What};
+use crate::web::snapshot::{Broker, Snapshot};
+
+/// Most messages, and their bytes, that are taken in as one transaction.
+const BATCH: (usize, usize) = (1024, 8 << 20);
+/// Longest time without looking at the clock.
+const TICK: Duration = Duration::from_secs(1);
+/// Least time between two views for the page, and between two writings of a run's files.
+const VIEW_EVERY: Duration = Duration::from_millis(250);
+const WRITE_EVERY: Duration = Duration::from_secs(1);
+
+/// Everything the loop works with.
+pub(super) struct Hub {
+    pub(super) coordinator: Coordinator,
+    pub(super) topics: Topics,
+    pub(super) fleet: String,
+    pub(super) broker: Broker,
+    pub(super) inbox: Inbox,
+    pub(super) asks: mpsc::Receiver<Ask>,
+    pub(super) outbox: Outbox,
+    pub(super) scribe: Scribe,
+    pub(super) measuring: Measuring,
+    pub(super) measured: mpsc::UnboundedReceiver<Input>,
+    pub(super) registry: Arc<Registry>,
+    pub(super) snapshot: watch::Sender<Arc<Snapshot>>,
+    pub(super) teller: Teller,
+    /// Files for runs that have none of their own.
+    pub(super) tests: Vec<std::path::PathBuf>,
+    pub(super) state: HubState,
+}
+
+/// What the loop remembers from one turn to the next.
+pub(super) struct HubState {
+    quality: Quality,
+    /// Runs whose files are behind.
+    dirty: BTreeSet<RunId>,
+    write_at: Instant,
+    view_at: Instant,
+}
+
+impl Default for HubState {
+    fn default() -> Self {
+        let now = Instant::now();
+        HubState { quality: Quality::new(), dirty: BTreeSet::new(), write_at: now, view_at: now }
+    }
+}
+
+impl Hub {
+    /// Runs until `stop` is told or dropped.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub(super) async fn run(mut self, mut stop: oneshot::Receiver<()>) -> Result<(), DaemonError> {
+        self.load_quality()?;
+        self.turn(Vec::new())?;
+        loop {
+            let wait = self.wait();
+            let mut inputs = Vec::new();
+            tokio::select! {
+                biased;
+                _ = &mut stop => break,
+                Some(ask) = self.asks.recv() => self.answer(ask)?,
+                Some(measured) = self.measured.recv() => inputs.push(measured),
+                delivery = self.inbox.recv(), if self.outbox.has_room() => match delivery {
+                    Some(delivery) => self.take(delivery, &mut inputs)?,
+                    None => break,
+                },
+                () = tokio::time::sleep(wait) => {}
+            }
+            self.turn(inputs)?;
+        }
+        self.write_files(true)?;
+        let Hub { outbox, scribe, .. } = self;
+        drop(outbox);
+        scribe.finish();
+        Ok(())
+    }
+
+    /// How long there is nothing to do but for messages.
+    fn wait(&self) -> Duration {
+        let now = now();
+        // What was due has been done by now, or waits for devices.
+        let due = self.coordinator.due().filter(|&due| due > now);
+        let wait = due.map_or(TICK, |due| Duration::from_millis(due - now)).min(TICK);
+        if self.outbox.has_room() { wait } else { wait.min(Duration::from_millis(20)) }
+    }
+
+    /// Takes a delivery, and all that are there already, up to a batch.
+    fn take(&mut self, delivery: Delivery, inputs: &mut Vec<Input>) -> Result<(), DaemonError> {
+        let mut next = Some(delivery);
+        let mut bytes = 0;
+        while let Some(delivery) = next {
+            match delivery {
+                Delivery::Message { topic, payload, .. } => {
+                    if let Some(topic) = self.topics.parse(&topic) {
+                        bytes += payload.len();
+                        inputs.push(Input::Message { topic, payload: payload.into() });
+                    }
+                }
+                Delivery::Connected { session_present } => {
+                    self.broker.connected = true;
+                    self.outbox.set_connected(true);
+                    self.teller.say(Told::Connected);
+                    if !session_present {
+                        let effects = self.coordinator.republish(now())?;
+                        // It is the broker that was restarted, not the runs.
+                        let restored = |effect: &Effect| matches!(effect, Effect::Event(e) if e.what == What::Restored);
+                        self.carry_out(effects.into_iter().filter(|effect| !restored(effect)).collect())?;
+                    }
+                }
+                Delivery::Disconnected { reason, retry_in } => {
+                    self.broker.connected = false;
+                    self.outbox.set_connected(false);
+                    self.teller.disconnected(reason, retry_in);
+                }
+            }
+            let full = inputs.len() >= BATCH.0 || bytes >= BATCH.1;
+            next = if full { None } else { self.inbox.try_recv() };
+        }
+        Ok(())
+    }
+
+    /// Hands inputs to the coordinator and does what it says.
+    pub(super) fn turn(&mut self, inputs: Vec<Input>) -> Result<(), DaemonError> {
+        let effects = self.coordinator.handle(inputs, now())?;
+        self.carry_out(effects)?;
+        self.write_files(false)?;
+        if Instant::now() >= self.state.view_at {
+            self.state.view_at = Instant::now() + VIEW_EVERY;
+            let Self { coordinator, state, fleet, broker, teller, .. } = &*self;
+            let snapshot = view::snapshot(coordinator, &state.quality, fleet, broker, teller);
+            self.snapshot.send_replace(Arc::new(snapshot));
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, effects: Vec<Effect>) -> Result<(), DaemonError> {
+        let mut events = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Publish { topic, payload, retain } => {
+                    let publication = Publication { topic: self.topics.name(&topic), payload: payload.into(), retain };
+                    self.outbox.push(publication);
+                }
+                Effect::Event(event) => events.push(event),
+                Effect::RoundEnded { run, round, values } => self.measure(run, round, values),
+            }
+        }
+        for event in &events {
+            self.note(event)?;
+        }
+        if !events.is_empty() {
+            self.scribe.events(events);
+        }
+        Ok(())
+    }
+
+    fn measure(&self, run: RunId, round: u32, values: Vec<ndarray::ArrayD<f32>>) {
+        let Some(found) = self.coordinator.runs().get(&run) else { return };
+        let plan = found.plan();
+        let own = self.registry.tests(run.as_str());
+        let files = if own.is_empty() { self.tests.clone() } else { own };
+        let wanted = (round + 1).is_multiple_of(plan.evaluation.every) || round + 1 == plan.rounds;
+        if !files.is_empty() && wanted {
+            self.measuring.measure(Job { run, round, plan: plan.clone(), files, values });
+        }
+    }
+
+    /// What an event means for the run's files. Where a run rests they are written before anybody hears of it.
+    fn note(&mut self, event: &RunEvent) -> Result<(), DaemonError> {
+        let Ok(run) = RunId::new(event.run.as_str()) else { return Ok(()) };
+        let mut point = |round: u32, value: f64| {
+            self.state.quality.entry(run.clone()).or_default().insert(round, value);
+        };
+        match &event.what {
+            What::RoundEnded { before: Some(measured), .. } => point(event.round, measured.value),
+            What::Measured { after } => point(event.round, after.value),
+            _ => {}
+        }
+        let rests = self.coordinator.runs().get(&run).is_some_and(|run| {
+            let status = run.summary().status;
+            status == Status::Paused || status.is_final()
+        });
+        match &event.what {
+            What::Status { .. } | What::Measured { .. } if rests => {
+                self.write_adapter(&run, None)?;
+                self.write_report(&run)
+            }
+            What::Started | What::RoundEnded { .. } | What::Measured { .. } | What::Status { .. } => {
+                self.state.dirty.insert(run);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Has a run's best adapter written.
+    pub(super) fn write_adapter(
+        &self,
+        run: &RunId,
+        reply: Option<oneshot::Sender<Result<std::path::PathBuf, String>>>,
+    ) -> Result<(), DaemonError> {
+        let Some(found) = self.coordinator.runs().get(run) else { return Ok(()) };
+        let store = self.coordinator.store().begin()?;
+        let values = found.best_values(&store)?;
+        self.scribe.adapter(Adapter { run: run.clone(), plan: found.plan().clone(), values, reply });
+        Ok(())
+    }
+
+    /// A run as it is reported.
+    pub(super) fn report(&self, run: &RunId) -> Result<Option<RunReport>, DaemonError> {
+        let Some(found) = self.coordinator.runs().get(run) else { return Ok(None) };
+        let rounds = self.coordinator.store().begin()?.records(run)?;
+        Ok(Some(RunReport { summary: found.summary().clone(), plan: found.plan().clone(), rounds }))
+    }
+
+    fn write_report(&mut self, run: &RunId) -> Result<(), DaemonError> {
+        self.state.dirty.remove(run);
+        if let Some(report) = self.report(run)? {
+            self.scribe.report(report);
+        }
+        Ok(())
+    }
+
+    /// Writes the files that are behind, when it is time; long runs, whose files take longer to write, less often.
+    fn write_files(&mut self, now: bool) -> Result<(), DaemonError> {
+        let began = Instant::now();
+        if !now && (self.state.dirty.is_empty() || began < self.state.write_at || !self.scribe.is_idle()) {
+            return Ok(());
+        }
+        for run in std::mem::take(&mut self.state.dirty) {
+            self.write_report(&run)?;
+        }
+        self.state.write_at = began + WRITE_EVERY.max(began.elapsed() * 20);
+        Ok(())
+    }
+
+    /// What runs measured before this host was started.
+    fn load_quality(&mut self) -> Result<(), DaemonError> {
+        let store = self.coordinator.store().begin()?;
+        for run in self.coordinator.runs().keys() {
+            let points = self.state.quality.entry(run.clone()).or_default();
+            for record in store.records(run)? {
+                let after = record.after.map(|measured| (record.round + 1, measured.value));
+                points.extend(record.before.map(|measured| (record.round, measured.value)));
+                points.extend(after);
+            }
+        }
+        Ok(())
+    }
+}

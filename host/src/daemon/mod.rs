@@ -1,0 +1,226 @@
+//! The host as a process: [`crate::coordinator`] over MQTT, its state on disk, requests from the command line, a live page.
+//!
+//! [`serve`] wires them. The loop in `hub` has a thread of its own; files are written by the one in `scribe`, adapters
+//! measured by the one in `measuring`; link, page and control socket are tasks of the runtime.
+
+pub(crate) mod answer;
+mod config;
+mod hub;
+mod measuring;
+mod outbox;
+mod registry;
+mod scribe;
+mod tell;
+mod view;
+
+use std::os::unix::fs::DirBuilderExt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use fedtt_link::broker::EmbeddedBroker;
+use fedtt_link::{BrokerUrl, Link, LinkConfig, LinkError, Retry};
+use fedtt_wire::names::NameError;
+use fedtt_wire::{FleetName, Topics};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub use config::{ConfigError, EmbeddedSettings, EvaluationSettings, HostConfig, TlsSettings, WebSettings, state_folder};
+pub use registry::RegistryError;
+pub use tell::{Tell, Told};
+
+use crate::artefacts::ArtefactError;
+use crate::control;
+use crate::coordinator::Coordinator;
+use crate::run::RunError;
+use crate::store::{Store, StoreError};
+use crate::web;
+use crate::web::snapshot::{Broker, Snapshot};
+use answer::Desk;
+use hub::{Hub, HubState};
+use measuring::Measuring;
+use outbox::Outbox;
+use registry::Registry;
+use scribe::Scribe;
+use tell::Teller;
+
+/// Largest packet: the largest chunk a plan may ask for.
+const MAX_PACKET: usize = 72 << 20;
+
+/// Why a host stopped, or did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The settings cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The fleet's name cannot be used.
+    #[error("setting `fleet`: {0}")]
+    Fleet(#[from] NameError),
+    /// A folder, socket or address cannot be used.
+    #[error("{what}: {source}")]
+    Io {
+        /// Which.
+        what: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A run cannot be carried on.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// Bundles and test files cannot be remembered.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// What runs leave behind cannot be written.
+    #[error(transparent)]
+    Artefacts(#[from] ArtefactError),
+    /// The broker or the link cannot be set up.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// The loop is gone.
+    #[error("the host's loop {0}")]
+    Loop(&'static str),
+}
+
+/// Unix milliseconds.
+pub(crate) fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> DaemonError {
+    let what = what.into();
+    |source| DaemonError::Io { what, source }
+}
+
+/// Serves a fleet until `shutdown` is ready. `tell` is called, from any thread, with what happens.
+///
+/// # Errors
+/// When the settings cannot be used, an address is taken, or the database fails.
+pub async fn serve(config: HostConfig, shutdown: impl Future<Output = ()>, tell: Tell) -> Result<(), DaemonError> {
+    let fleet = FleetName::new(config.fleet.clone())?;
+    let teller = Teller::new(tell);
+    let state = &config.state;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state);
+    made.map_err(io(format!("state folder {}", state.display())))?;
+    let store = Store::open(&state.join("host.redb"))?;
+    let registry = Arc::new(Registry::open(&state.join("known.json"))?);
+    let coordinator = Coordinator::open(store, now())?;
+    let scribe = Scribe::start(&config.runs, registry.clone(), teller.clone())?;
+
+    let broker = match config.broker {
+        Some(_) => None,
+        None => Some(EmbeddedBroker::start(config.broker_config()).await?),
+    };
+    let url: BrokerUrl = match (&config.broker, &broker) {
+        (Some(url), _) => url.parse()?,
+        (None, Some(broker)) => broker.url(),
+        (None, None) => return Err(DaemonError::Loop("has no broker")),
+    };
+    let (link, inbox) = connect(&config, &fleet, url.clone()).await?;
+    let (outbox, publishing) = {
+        let teller = teller.clone();
+        Outbox::new(link.clone(), move |error| teller.warn("broker", error.to_string()))
+    };
+
+    let (asks, asked) = mpsc::channel(64);
+    let (measured, measurements) = mpsc::unbounded_channel();
+    let measuring = Measuring::start(registry.clone(), measured, teller.clone()).map_err(io("a thread"))?;
+    let (snapshot, view) = watch::channel(Arc::new(Snapshot::default()));
+    let hub = Hub {
+        coordinator,
+        topics: Topics::new(&fleet),
+        fleet: fleet.to_string(),
+        broker: Broker { address: url.to_string(), embedded: broker.is_some(), connected: false },
+        inbox,
+        asks: asked,
+        outbox,
+        scribe,
+        measuring,
+        measured: measurements,
+        registry: registry.clone(),
+        snapshot,
+        teller: teller.clone(),
+        tests: config.evaluation.data.clone(),
+        state: HubState::default(),
+    };
+
+    let (stop_web, web_stopped) = oneshot::channel::<()>();
+    let (web_address, page) = match config.web.enabled {
+        false => (None, None),
+        true => {
+            let bind = config.web.bind;
+            let listener = TcpListener::bind(bind).await.map_err(io(format!("live page at {bind} (`web.bind`)")))?;
+            let address = listener.local_addr().map_err(io(format!("live page at {bind}")))?;
+            let stopped = async { drop(web_stopped.await) };
+            (Some(address), Some(tokio::spawn(web::serve(listener, view, config.runs.clone(), stopped))))
+        }
+    };
+    let control = control::listen(state, Desk { asks, registry })
+        .map_err(io(format!("control socket {}", control::socket(state).display())))?;
+
+    let (stop, stopped) = oneshot::channel();
+    let mut ended = start(hub, stopped)?;
+    teller.say(Told::Ready {
+        broker: url.to_string(),
+        embedded: broker.is_some(),
+        web: web_address,
+        control: control.path().to_path_buf(),
+    });
+
+    let outcome = tokio::select! {
+        outcome = &mut ended => outcome,
+        () = shutdown => {
+            drop(stop);
+            ended.await
+        }
+    };
+    drop(control);
+    drop(stop_web);
+    // The outbox is dropped with the loop: what it holds is handed to the link, which sends it before it takes leave. With a
+    // broker that is away there may be no room for it.
+    let _ = tokio::time::timeout(Duration::from_secs(1), publishing).await;
+    link.shutdown().await;
+    if let Some(page) = page {
+        // An error: it has ended by itself.
+        let _ = tokio::time::timeout(Duration::from_secs(3), page).await;
+    }
+    if let Some(broker) = broker {
+        broker.shutdown().await?;
+    }
+    outcome.unwrap_or(Err(DaemonError::Loop("panicked")))
+}
+
+async fn connect(
+    config: &HostConfig,
+    fleet: &FleetName,
+    url: BrokerUrl,
+) -> Result<(Link, fedtt_link::Inbox), DaemonError> {
+    let link = LinkConfig {
+        tls: config.tls_files(),
+        max_packet: MAX_PACKET,
+        retry: Retry { min: Duration::from_millis(200), max: Duration::from_secs(10) },
+        ..LinkConfig::new(url, format!("fedtt-host-{fleet}"))
+    };
+    let (link, inbox) = Link::connect(link).await?;
+    for filter in Topics::new(fleet).host_filters() {
+        link.subscribe(filter).await?;
+    }
+    Ok((link, inbox))
+}
+
+/// Starts the loop on a thread of its own.
+fn start(hub: Hub, stop: oneshot::Receiver<()>) -> Result<oneshot::Receiver<Result<(), DaemonError>>, DaemonError> {
+    let runtime = tokio::runtime::Handle::current();
+    let (end, ended) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("coordinator".into());
+    // Not joined: it tells its end.
+    let _thread = thread
+        .spawn(move || {
+            // An error: nobody waits for it any more.
+            let _ = end.send(runtime.block_on(hub.run(stop)));
+        })
+        .map_err(io("a thread"))?;
+    Ok(ended)
+}

@@ -1,0 +1,131 @@
+//! Writes what runs leave behind, on a thread of its own, and tells watchers what happened once it is written: whoever hears
+//! of a run's end finds its files.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+
+use fedtt_wire::{Plan, RunId};
+use ndarray::ArrayD;
+use tokio::sync::{broadcast, oneshot};
+
+use super::registry::Registry;
+use super::tell::Teller;
+use crate::artefacts::{ArtefactError, Artefacts};
+use crate::report::RunReport;
+use crate::run::RunEvent;
+
+/// Events a watcher may be behind before it misses some.
+const BACKLOG: usize = 8192;
+
+/// An adapter to be written.
+pub(super) struct Adapter {
+    pub(super) run: RunId,
+    pub(super) plan: Plan,
+    pub(super) values: Vec<ArrayD<f32>>,
+    /// Told where it is, or why not.
+    pub(super) reply: Option<oneshot::Sender<Result<PathBuf, String>>>,
+}
+
+/// What is handed to a watcher: everything that happens from here on.
+pub(super) type Events = broadcast::Receiver<RunEvent>;
+
+enum Task {
+    Events(Vec<RunEvent>),
+    Report(Box<RunReport>),
+    Adapter(Box<Adapter>),
+    Subscribe(oneshot::Sender<Events>),
+}
+
+/// The thread that writes.
+pub(super) struct Scribe {
+    tasks: Sender<Task>,
+    /// Reports not yet written.
+    reports: Arc<AtomicUsize>,
+    thread: JoinHandle<()>,
+}
+
+impl Scribe {
+    pub(super) fn start(runs: &Path, registry: Arc<Registry>, teller: Teller) -> Result<Self, ArtefactError> {
+        let artefacts = Artefacts::open(runs)?;
+        let (tasks, queue) = channel();
+        let reports = Arc::new(AtomicUsize::new(0));
+        let left = reports.clone();
+        let thread = std::thread::Builder::new().name("artefacts".into());
+        let thread = thread
+            .spawn(move || work(artefacts, &queue, &registry, &teller, &left))
+            .map_err(|source| ArtefactError::Io { path: runs.into(), source })?;
+        Ok(Scribe { tasks, reports, thread })
+    }
+
+    fn give(&self, task: Task) {
+        // An error: the thread has panicked, which stopped nothing but the writing.
+        let _ = self.tasks.send(task);
+    }
+
+    pub(super) fn events(&self, events: Vec<RunEvent>) {
+        self.give(Task::Events(events));
+    }
+
+    pub(super) fn report(&self, report: RunReport) {
+        self.reports.fetch_add(1, Ordering::AcqRel);
+        self.give(Task::Report(Box::new(report)));
+    }
+
+    pub(super) fn adapter(&self, adapter: Adapter) {
+        self.give(Task::Adapter(Box::new(adapter)));
+    }
+
+    /// Everything that happens after what the thread was given so far.
+    pub(super) fn subscribe(&self, reply: oneshot::Sender<Events>) {
+        self.give(Task::Subscribe(reply));
+    }
+
+    /// Whether all reports given are written.
+    pub(super) fn is_idle(&self) -> bool {
+        self.reports.load(Ordering::Acquire) == 0
+    }
+
+    /// Waits until everything is written.
+    pub(super) fn finish(self) {
+        drop(self.tasks);
+        // An error: it has panicked and said so.
+        let _ = self.thread.join();
+    }
+}
+
+fn work(mut artefacts: Artefacts, queue: &Receiver<Task>, registry: &Registry, teller: &Teller, reports: &AtomicUsize) {
+    let (watchers, _) = broadcast::channel(BACKLOG);
+    let complain = |error: ArtefactError| teller.warn("artefacts", error.to_string());
+    while let Ok(task) = queue.recv() {
+        match task {
+            Task::Events(events) => {
+                artefacts.events(&events).unwrap_or_else(complain);
+                for event in events {
+                    teller.event(&event);
+                    // An error: nobody watches.
+                    let _ = watchers.send(event);
+                }
+            }
+            Task::Report(report) => {
+                artefacts.report(&report).unwrap_or_else(complain);
+                reports.fetch_sub(1, Ordering::AcqRel);
+            }
+            Task::Adapter(adapter) => {
+                let Adapter { run, plan, values, reply } = *adapter;
+                let written = registry
+                    .source(&plan.model.bundle)
+                    .map_err(|e| e.to_string())
+                    .and_then(|source| artefacts.adapter(&run, &plan, &source, &values).map_err(|e| e.to_string()));
+                match (reply, written) {
+                    (Some(reply), written) => drop(reply.send(written)),
+                    (None, Err(reason)) => teller.warn(run.as_str(), format!("the adapter cannot be written: {reason}")),
+                    (None, Ok(_)) => {}
+                }
+            }
+            Task::Subscribe(reply) => drop(reply.send(watchers.subscribe())),
+        }
+    }
+}

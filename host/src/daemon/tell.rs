@@ -1,0 +1,116 @@
+//! What the host tells people as it goes, and the last errors, kept for the live page.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::record::Status;
+use crate::run::{RunEvent, What};
+use crate::web::snapshot::Fault;
+
+/// Errors kept.
+const KEPT: usize = 50;
+
+/// Something the host tells people.
+#[derive(Clone, Debug)]
+pub enum Told {
+    /// It is up.
+    Ready {
+        /// The broker's address, as devices on this machine reach it.
+        broker: String,
+        /// Whether the broker runs within the host.
+        embedded: bool,
+        /// Where the live page is.
+        web: Option<SocketAddr>,
+        /// The control socket.
+        control: PathBuf,
+    },
+    /// The broker is reached.
+    Connected,
+    /// The broker is not reached.
+    Disconnected {
+        /// Why.
+        reason: String,
+        /// When it is tried again.
+        retry_in: Duration,
+    },
+    /// Something happened in a run.
+    Event(RunEvent),
+    /// Something is wrong that stops nothing.
+    Warning {
+        /// Where: a run, a part of the host.
+        source: String,
+        /// What.
+        message: String,
+    },
+}
+
+/// Where what is told goes to.
+pub type Tell = Arc<dyn Fn(Told) + Send + Sync>;
+
+#[derive(Default)]
+struct Faults {
+    last: VecDeque<Fault>,
+    total: u64,
+}
+
+/// Tells people, and keeps the last errors.
+#[derive(Clone)]
+pub(crate) struct Teller {
+    tell: Tell,
+    faults: Arc<Mutex<Faults>>,
+}
+
+impl Teller {
+    pub(crate) fn new(tell: Tell) -> Self {
+        Teller { tell, faults: Arc::default() }
+    }
+
+    pub(crate) fn say(&self, told: Told) {
+        (self.tell)(told);
+    }
+
+    fn keep(&self, fault: Fault) {
+        let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        faults.total += 1;
+        faults.last.push_front(fault);
+        faults.last.truncate(KEPT);
+    }
+
+    /// Something is wrong that stops nothing.
+    pub(crate) fn warn(&self, source: &str, message: String) {
+        self.keep(Fault { time: super::now(), source: source.to_string(), message: message.clone() });
+        self.say(Told::Warning { source: source.to_string(), message });
+    }
+
+    pub(crate) fn disconnected(&self, reason: String, retry_in: Duration) {
+        self.keep(Fault { time: super::now(), source: "broker".into(), message: reason.clone() });
+        self.say(Told::Disconnected { reason, retry_in });
+    }
+
+    pub(crate) fn event(&self, event: &RunEvent) {
+        let fault = match &event.what {
+            What::Refused { device, kind, reason } if kind != "late" && kind != "duplicate" => {
+                Some((device.as_str(), format!("{kind}: {reason}")))
+            }
+            What::Declined { device, reason } => Some((device.as_str(), format!("declined {}: {reason}", event.run))),
+            What::RoundFailed { reason } => Some((event.run.as_str(), format!("round {}: {reason}", event.round))),
+            What::Status { status: Status::Paused, reason: Some(reason) } => {
+                Some((event.run.as_str(), format!("paused: {reason}")))
+            }
+            _ => None,
+        };
+        if let Some((source, message)) = fault {
+            self.keep(Fault { time: event.time, source: source.to_string(), message });
+        }
+        self.say(Told::Event(event.clone()));
+    }
+
+    /// The last errors, the newest first, and how many there were in all.
+    pub(crate) fn faults(&self) -> (Vec<Fault>, u64) {
+        let faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        (faults.last.iter().cloned().collect(), faults.total)
+    }
+}
