@@ -200,7 +200,7 @@ impl Device {
     async fn stop(self) -> Vec<What> {
         drop(self.stop);
         tokio::time::timeout(PATIENCE, self.task).await.expect("a device stops").unwrap();
-        Arc::try_unwrap(self.log).unwrap().into_inner().unwrap()
+        std::mem::take(&mut *self.log.lock().unwrap())
     }
 }
 
