@@ -1,6 +1,8 @@
 //! What a user does, over the built programs.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+mod federation;
+
 use std::fs;
 
 use fedtt_tests::{Word, code, data, json, program, shared};

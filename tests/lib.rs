@@ -3,8 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
 
 use std::ffi::OsStr;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -55,4 +58,73 @@ pub fn code(output: &Output) -> i32 {
 /// The reference material beside the repository; only for tests that are ignored where it is absent.
 pub fn shared(path: &str) -> PathBuf {
     PathBuf::from(option_env!("FEDTT_SHARED_FOUND").unwrap_or("../shared")).join(path)
+}
+
+/// Longest wait for something a program is to say or do.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A program that runs, prints JSON lines, and is killed when dropped.
+pub struct Process {
+    name: String,
+    child: Child,
+    lines: Receiver<String>,
+    heard: Vec<String>,
+}
+
+impl Process {
+    /// Starts a program with `--json`.
+    ///
+    /// # Panics
+    /// When it has not been built.
+    pub fn start(name: &str, args: &[Word<'_>]) -> Self {
+        let mut child = program(name).args(args).arg("--json").stdout(Stdio::piped()).spawn().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = channel();
+        std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        Process { name: name.to_string(), child, lines, heard: Vec::new() }
+    }
+
+    /// The next line it prints that is wanted; others are passed over.
+    ///
+    /// # Panics
+    /// When none comes in two minutes.
+    pub fn wait_for(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
+        loop {
+            let Ok(line) = self.lines.recv_timeout(PATIENCE) else {
+                panic!("{} did not say what was waited for, but:\n{}", self.name, self.heard.join("\n"));
+            };
+            let value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{}: {e}: {line}", self.name));
+            self.heard.push(line);
+            if wanted(&value) {
+                return value;
+            }
+        }
+    }
+
+    /// Ends it without warning.
+    ///
+    /// # Panics
+    /// When it cannot be.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Asks it to end, and returns its exit code.
+    ///
+    /// # Panics
+    /// When a signal ended it.
+    pub fn terminate(mut self) -> i32 {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").arg(&pid).status().unwrap().success());
+        self.child.wait().unwrap().code().unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Errors: it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
