@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use fedtt_wire::message::{Chunk, Outcome, Presence, Refusal, SMALL, Verdict};
 use fedtt_wire::{DeviceName, Message, Plan, RunId, Topic, WireError, chunk::Assembly};
 
-use crate::record::{Measured, Refused, Status};
+use crate::record::{Measured, Refused, Status, Traffic};
 use crate::run::{Blueprint, Candidate, Command, CommandError, Effect, Run, RunError};
 use crate::store::{Changes, Store, StoreError};
 
@@ -376,6 +376,7 @@ impl Coordinator {
         }
         let id = self.fresh_id(&plan);
         let mut run = Run::start(id.clone(), plan, blueprint, now, &changes)?;
+        run.count_from(self.counters());
         if let Some(token) = token {
             changes.put_token(token, &id)?;
         }
@@ -384,6 +385,18 @@ impl Coordinator {
         self.effects.extend(effects);
         self.runs.insert(id.clone(), run);
         Ok((id, true))
+    }
+
+    /// Every device's traffic as it was reported last, in whichever run.
+    fn counters(&self) -> BTreeMap<String, Traffic> {
+        let mut last: BTreeMap<String, Traffic> = BTreeMap::new();
+        for (device, traffic) in self.runs.values().flat_map(|run| run.counters()) {
+            let known = last.entry(device.clone()).or_default();
+            if traffic.up + traffic.down > known.up + known.down {
+                *known = *traffic;
+            }
+        }
+        last
     }
 
     /// The plan's name, made safe, and a number that is free.

@@ -22,14 +22,22 @@ pub(crate) struct EngineArgs {
 }
 
 impl EngineArgs {
-    pub(crate) fn select(&self) -> anyhow::Result<Box<dyn Engine>> {
-        let config = EngineConfig {
+    fn config(&self) -> EngineConfig {
+        EngineConfig {
             choice: self.engine,
             library: self.ort_library.clone(),
             provider: self.provider,
             threads: self.threads,
-        };
-        Ok(fedtt_runtime::select(&config)?)
+        }
+    }
+
+    /// The settings for one of many that run side by side: one thread unless told.
+    pub(crate) fn one_thread(&self) -> EngineConfig {
+        EngineConfig { threads: self.threads.max(1), ..self.config() }
+    }
+
+    pub(crate) fn select(&self) -> anyhow::Result<Box<dyn Engine>> {
+        Ok(fedtt_runtime::select(&self.config())?)
     }
 
     pub(crate) fn options(&self) -> SessionOptions {

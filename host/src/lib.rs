@@ -6,6 +6,7 @@ pub mod artefacts;
 pub mod control;
 pub mod coordinator;
 pub mod daemon;
+pub mod demo;
 mod files;
 pub mod model;
 pub mod record;

@@ -26,6 +26,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// A whole federation on this machine: broker, devices, four methods side by side.
+    Demo(Box<cli::demo::DemoArgs>),
     /// Turn an ONNX export into a bundle, look into one, or check its gradients.
     #[command(subcommand)]
     Backbone(backbone::Command),
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
         Command::Backbone(command) => output::finish(cli.json, command.name(), backbone::run(command)),
+        Command::Demo(args) => output::finish(cli.json, "demo", cli::demo::run(&args, cli.json)),
         Command::Serve(args) => output::finish(cli.json, "serve", cli::serve::run(&args, cli.json)),
         Command::Run(command) => {
             let (name, outcome) = (command.name(), cli::run::run(command, cli.json));

@@ -47,6 +47,11 @@ pub(crate) struct Examples {
 }
 
 impl DataArgs {
+    /// Whether the embedded reports are meant.
+    pub(crate) fn is_embedded(&self) -> bool {
+        self.data.is_none()
+    }
+
     fn options(&self, task: TaskKind, label: Option<&str>) -> ReadOptions {
         ReadOptions {
             format: self.format,
@@ -100,9 +105,14 @@ impl DataArgs {
 /// Gives a plan of a classifier that names no labels those of the data.
 pub(crate) fn fill_labels(plan: &mut Plan, data: &Dataset) -> anyhow::Result<()> {
     if plan.model.task == Task::Classify && plan.model.labels.is_empty() {
-        plan.model.labels = Labels::collect(data)?.names().to_vec();
+        plan.model.labels = labels(data)?;
     }
     Ok(())
+}
+
+/// The labels of a data set, in the order of a classifier's outputs.
+pub(crate) fn labels(data: &Dataset) -> anyhow::Result<Vec<String>> {
+    Ok(Labels::collect(data)?.names().to_vec())
 }
 
 /// The examples dealt to clients.

@@ -1,6 +1,7 @@
 //! The commands.
 
 pub(crate) mod data;
+pub(crate) mod demo;
 pub(crate) mod device;
 mod host;
 pub(crate) mod run;

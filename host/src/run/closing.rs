@@ -15,6 +15,9 @@ use crate::store::{Changes, Part};
 /// Milliseconds before a failed round is begun again, times the attempts before.
 const PAUSE_BETWEEN_ATTEMPTS: u64 = 5_000;
 
+/// Bytes of a chunk beside its data: frame, names, digest, MQTT header and acknowledgement.
+const CHUNK_OVERHEAD: u64 = 170;
+
 /// The stored updates of a round as contributions.
 struct Stored<'a> {
     run: &'a Run,
@@ -168,11 +171,14 @@ impl Run {
         let (mut examples, mut loss, mut value) = (0u64, 0.0, 0.0);
         let mut metric = String::new();
         for (device, payload, update) in said {
-            let before = self.record.counters.insert(device.clone(), Traffic { up: update.sent, down: update.received });
+            // A device counts its bytes up to an update, not those of the update itself.
+            let chunks = payload.div_ceil(self.record.plan.wire.chunk as u64).max(1);
+            let own = payload + chunks * (CHUNK_OVERHEAD + device.len() as u64);
+            let now = Traffic { up: update.sent + own, down: update.received };
+            let before = self.record.counters.insert(device.clone(), now).unwrap_or_default();
             // A counter below the last one began anew with the device's program.
             let since = |now: u64, before: u64| if now >= before { now - before } else { now };
-            let before = before.unwrap_or_default();
-            let traffic = Traffic { up: since(update.sent, before.up), down: since(update.received, before.down) };
+            let traffic = Traffic { up: since(now.up, before.up), down: since(now.down, before.down) };
             record.traffic.up += traffic.up;
             record.traffic.down += traffic.down;
             let measured = update.measured.map(|m| {

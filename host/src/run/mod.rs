@@ -251,6 +251,17 @@ impl Run {
         &self.global.values
     }
 
+    /// The devices' traffic counters as this run knows them.
+    pub fn counters(&self) -> &BTreeMap<String, Traffic> {
+        &self.record.counters
+    }
+
+    /// Lets the counters of devices begin where other runs have seen them last.
+    pub fn count_from(&mut self, counters: BTreeMap<String, Traffic>) {
+        self.record.counters = counters;
+        self.dirty = true;
+    }
+
     /// What decides its parameters beside the plan.
     pub fn blueprint(&self) -> &Blueprint {
         &self.record.blueprint

@@ -235,6 +235,8 @@ pub struct Need {
 macro_rules! messages {
     ($($(#[$doc:meta])* $kind:literal $name:ident $what:literal),* $(,)?) => {
         /// Any message.
+        // One at a time is in hand; a box would only be in the way.
+        #[allow(clippy::large_enum_variant)]
         #[derive(Clone, Debug, PartialEq)]
         pub enum Message {
             $($(#[$doc])* $name($name),)*
