@@ -7,7 +7,7 @@ use fedtt_wire::message::Update;
 
 use super::global::at;
 use super::selecting::Selecting;
-use super::{Candidate, Effect, Phase, Run, RunError, What};
+use super::{Effect, Phase, Run, RunError, What};
 use crate::aggregate::{AggregateError, AggregationReport, Contribution as Change, Contributions, Visit, aggregate};
 use crate::record::{Contribution, Measured, RoundRecord, Status, Traffic};
 use crate::store::{Changes, Part};
@@ -57,14 +57,14 @@ fn decode(run: &Run, bytes: &[u8]) -> Result<Update, RunError> {
 }
 
 impl Run {
-    pub(super) fn close_if_due(&mut self, now: u64, candidates: &[Candidate], store: &Changes) -> Result<(), RunError> {
+    pub(super) fn close_if_due(&mut self, now: u64, store: &Changes) -> Result<(), RunError> {
         let Phase::Collecting(collecting) = &self.record.phase else { return Ok(()) };
         let plan = &self.record.plan.collection;
         let (received, fewest) = (self.accepted.len(), plan.fewest(collecting.wanted));
         let elapsed = now.saturating_sub(collecting.began);
         let enough = received >= fewest && elapsed >= plan.shortest();
         let hopeless = collecting.able().max(received) < fewest;
-        if self.all_in() && received >= fewest.min(collecting.able()) && !hopeless || enough {
+        if enough || self.all_in() && !hopeless {
             return self.close(now, store);
         }
         if hopeless || elapsed >= plan.longest() {
@@ -74,12 +74,12 @@ impl Run {
             } else {
                 format!("{received} updates in {} s, {fewest} needed", elapsed / 1000)
             };
-            self.fail(now, why, candidates);
+            self.fail(now, why);
         }
         Ok(())
     }
 
-    fn fail(&mut self, now: u64, reason: String, _candidates: &[Candidate]) {
+    fn fail(&mut self, now: u64, reason: String) {
         let Phase::Collecting(collecting) = &self.record.phase else { return };
         let (attempt, record) = (collecting.attempt + 1, collecting.record.clone());
         self.say(now, What::RoundFailed { reason: reason.clone() });
@@ -102,7 +102,7 @@ impl Run {
         record.seconds = now.saturating_sub(record.began) as f64 / 1000.0;
         self.gather(&mut record, store)?;
         let measuring = self.is_measuring();
-        self.note_measurement(now, &record, store)?;
+        self.note_measurement(&record, store)?;
         if !measuring {
             if let Err(error) = self.aggregate(&mut record, store) {
                 return self.no_aggregate(now, error, record, store);
@@ -152,7 +152,7 @@ impl Run {
                 if let Some(current) = self.current() {
                     *current = record;
                 }
-                self.fail(now, e.to_string(), &[]);
+                self.fail(now, e.to_string());
                 Ok(())
             }
             other => Err(other),
@@ -206,7 +206,7 @@ impl Run {
     }
 
     /// Keeps the adapter the round began with if it is the best so far.
-    fn note_measurement(&mut self, _now: u64, record: &RoundRecord, store: &Changes) -> Result<(), RunError> {
+    fn note_measurement(&mut self, record: &RoundRecord, store: &Changes) -> Result<(), RunError> {
         let Some(measured) = &record.before else { return Ok(()) };
         self.judge_measurement(self.record.round, measured, None, store)
     }

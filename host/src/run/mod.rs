@@ -33,6 +33,10 @@ pub use resting::{Command, CommandError};
 
 use global::{Global, Stored};
 
+/// Milliseconds after a run's end in which a restored host clears what it retained again: it may have been killed before it
+/// could.
+const CLEARED_AGAIN: u64 = 24 * 3_600_000;
+
 /// A fault of the host. A peer's fault is no error: it is counted and reported.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -206,6 +210,8 @@ impl Run {
             if let Phase::Collecting(collecting) = run.record.phase.clone() {
                 run.publish_manifest(&collecting)?;
             }
+        } else if run.record.summary.ended.is_some_and(|ended| now.saturating_sub(ended) < CLEARED_AGAIN) {
+            run.clear_all();
         }
         Ok(Some(run))
     }
@@ -324,8 +330,8 @@ impl Run {
         loop {
             let before = std::mem::discriminant(&self.record.phase);
             match &self.record.phase {
-                Phase::Selecting(_) => self.select(now, candidates, store)?,
-                Phase::Collecting(_) => self.close_if_due(now, candidates, store)?,
+                Phase::Selecting(_) => self.select(now, candidates)?,
+                Phase::Collecting(_) => self.close_if_due(now, store)?,
                 Phase::Resting => {}
             }
             if before == std::mem::discriminant(&self.record.phase) {

@@ -150,6 +150,11 @@ impl Run {
         self.set_status(now, status, reason);
         self.record.summary.ended = Some(now);
         self.record.phase = Phase::Resting;
+        self.clear_all();
+    }
+
+    /// Clears everything retained.
+    pub(super) fn clear_all(&mut self) {
         let run = self.id.clone();
         for i in 0..self.record.chunks {
             self.clear(Topic::Change(run.clone(), i));

@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use super::collecting::Collecting;
 use super::{Candidate, Phase, Run, RunError, What};
 use crate::record::RoundRecord;
-use crate::store::Changes;
 
 /// Waiting for devices.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -37,7 +36,7 @@ fn draw(mut names: Vec<DeviceName>, count: usize, seed: u64, round: u32, attempt
 }
 
 impl Run {
-    pub(super) fn select(&mut self, now: u64, candidates: &[Candidate], _store: &Changes) -> Result<(), RunError> {
+    pub(super) fn select(&mut self, now: u64, candidates: &[Candidate]) -> Result<(), RunError> {
         let Phase::Selecting(selecting) = &self.record.phase else { return Ok(()) };
         if now < selecting.not_before {
             return Ok(());

@@ -241,7 +241,7 @@ fn what_must_not_count_is_counted_apart_and_named() {
         ("of round 7", bad(&|u| u.round = 7)),
         ("not a number", bad(&nan)),
         ("expected", bad(&|u| drop(u.tensors.pop()))),
-        ("bytes for shape", bad(&|u| drop(u.tensors[0].data.pop()))),
+        ("bytes for shape", bad(&|u| drop(u.tensors[0].data.drain(..4)))),
         ("0 examples", bad(&|u| u.examples = 0)),
     ];
     for (reason, update) in cases {
