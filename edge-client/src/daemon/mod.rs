@@ -9,12 +9,13 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod trainer;
+mod worker;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use fedtt_link::{BrokerUrl, Delivery, Inbox, Link, LinkConfig, LinkError, Publication, TlsFiles};
+use fedtt_link::{BrokerUrl, Delivery, Inbox, Link, LinkConfig, LinkError, Publication, Retry, TlsFiles};
 use fedtt_runtime::{EngineConfig, SelectError, select};
 use fedtt_wire::message::Presence;
 use fedtt_wire::names::NameError;
@@ -22,14 +23,16 @@ use fedtt_wire::{DeviceName, FleetName, WireError};
 use tokio::sync::{mpsc, watch};
 
 use crate::data::{DataError, Dataset, ReadOptions};
-use crate::round::{Event, Identity, LocalPolicy, Notice, Participant, receive};
+use crate::round::{Event, Identity, LocalPolicy, Notice, Pace, Participant, receive};
 use crate::source::{Source, SourceError};
 
 pub use config::{ConfigError, DataFiles, EdgeConfig, EngineSettings, PolicySettings};
 pub use store::{StateDir, StoreError};
+pub use worker::Worker;
 
 use carry::Hands;
 use trainer::Trainer;
+use worker::Training;
 
 /// Longest time without looking at the clock.
 const TICK: Duration = Duration::from_secs(30);
@@ -143,29 +146,55 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send + 'static,
     tell: impl Fn(Told) + Send + Sync + 'static,
 ) -> Result<(), DaemonError> {
-    let tell: Arc<dyn Fn(Told) + Send + Sync> = Arc::new(tell);
-    let (store, files) = StateDir::open(&settings.state)?;
     let engine = select(&settings.engine)?;
-    let identity = Identity {
-        device: settings.name.clone(),
-        fleet: settings.fleet.clone(),
-        presence: Presence {
-            online: true,
-            version: env!("CARGO_PKG_VERSION").to_string(),
-            labels: settings.labels.clone(),
-            engine: engine.name(),
-            bundles: settings.sources.iter().map(|source| source.hash.clone()).collect(),
-            examples: settings.data.count()?,
-        },
+    let presence = Presence {
+        online: true,
+        version: env!("CARGO_PKG_VERSION").to_string(),
+        labels: settings.labels.clone(),
+        engine: engine.name(),
+        bundles: settings.sources.iter().map(|source| source.hash.clone()).collect(),
+        examples: settings.data.count()?,
     };
+    let worker = Box::new(Training::new(&settings, engine));
+    let retry = LinkConfig::new(settings.broker.clone(), "").retry;
+    work(settings, Labour { presence, worker, pace: Pace::default(), retry }, shutdown, tell).await
+}
+
+/// What a device does in place of training on its own data, and how often it repeats itself.
+pub struct Labour {
+    /// What it says of itself.
+    pub presence: Presence,
+    /// What does its work.
+    pub worker: Box<dyn Worker>,
+    /// How often it repeats what is not answered.
+    pub pace: Pace,
+    /// How long it waits before it connects again.
+    pub retry: Retry,
+}
+
+/// As [`run`] with local work of another kind; of the settings, backbones, data and engine are not looked at.
+///
+/// # Errors
+/// As [`run`].
+pub async fn work(
+    settings: Settings,
+    labour: Labour,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+    tell: impl Fn(Told) + Send + Sync + 'static,
+) -> Result<(), DaemonError> {
+    let tell: Arc<dyn Fn(Told) + Send + Sync> = Arc::new(tell);
+    let Labour { presence, worker, pace, retry } = labour;
+    let (store, files) = StateDir::open(&settings.state)?;
+    let identity = Identity { device: settings.name.clone(), fleet: settings.fleet.clone(), presence };
     let seed = now() ^ u64::from(std::process::id());
     let (participant, effects) = Participant::new(identity, settings.policy.clone(), seed, files);
-    let (link, inbox) = connect(&settings, &participant).await?;
+    let participant = participant.paced(pace);
+    let (link, inbox) = connect(&settings, &participant, retry).await?;
     for filter in participant.filters() {
         link.subscribe(filter).await?;
     }
     let (events_in, events) = mpsc::unbounded_channel();
-    let trainer = Trainer::start(&settings, engine, link.clone(), events_in, tell.clone())?;
+    let trainer = Trainer::start(worker, link.clone(), events_in, tell.clone())?;
     let stopping = stopping(shutdown);
     let topics = participant.topics().clone();
     let mut hands = Hands { link, store, trainer, topics, stopping, tell };
@@ -182,7 +211,7 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
-async fn connect(settings: &Settings, participant: &Participant) -> Result<(Link, Inbox), DaemonError> {
+async fn connect(settings: &Settings, participant: &Participant, retry: Retry) -> Result<(Link, Inbox), DaemonError> {
     let (topic, farewell) = participant.farewell();
     let will =
         Publication { topic: participant.topics().name(&topic), payload: farewell.encode(LEVEL)?.into(), retain: true };
@@ -190,6 +219,7 @@ async fn connect(settings: &Settings, participant: &Participant) -> Result<(Link
         tls: settings.tls.clone(),
         will: Some(will),
         max_packet: MAX_PACKET,
+        retry,
         ..LinkConfig::new(settings.broker.clone(), settings.name.as_str())
     };
     Ok(Link::connect(config).await?)

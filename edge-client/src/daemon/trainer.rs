@@ -1,6 +1,6 @@
 //! Local work on a thread of its own.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,28 +8,21 @@ use std::thread::Builder;
 use std::time::Duration;
 
 use fedtt_link::Link;
-use fedtt_runtime::{Engine, SessionOptions};
+use fedtt_wire::RunId;
 use fedtt_wire::message::RunPlan;
-use fedtt_wire::plan::Task;
-use fedtt_wire::{DeviceName, RunId};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
-use super::{DaemonError, Data, Settings, Told};
-use crate::data::{Dataset, ReadOptions};
-use crate::local::{LocalData, LocalError, LocalResult, PlanModel, RoundWork};
-use crate::round::{Event, Job, Prepared};
-use crate::source::Source;
-use crate::task::TaskKind;
+use super::worker::Worker;
+use super::{DaemonError, Told};
+use crate::local::{LocalError, LocalResult};
+use crate::round::{Event, Job};
 
 /// Added to the niceness of the training thread, and of those its engine starts.
 const NICENESS: i32 = 10;
 
 /// How long a step that is being done is waited for at the end.
 const LEAVE: Duration = Duration::from_secs(10);
-
-/// So many runs' models are kept loaded.
-const LOADED: usize = 2;
 
 /// What the trainer is told to do.
 pub(super) enum Order {
@@ -55,25 +48,14 @@ struct Stops {
 
 impl Trainer {
     pub(super) fn start(
-        settings: &Settings,
-        engine: Box<dyn Engine>,
+        worker: Box<dyn Worker>,
         link: Link,
         events: UnboundedSender<Event>,
         tell: Arc<dyn Fn(Told) + Send + Sync>,
     ) -> Result<Self, DaemonError> {
         let (orders, received) = mpsc::channel();
         let stops = Arc::new(Mutex::new(Stops::default()));
-        let bench = Bench {
-            device: settings.name.clone(),
-            sources: settings.sources.clone(),
-            data: settings.data.clone(),
-            engine,
-            options: SessionOptions { threads: settings.engine.threads, ..SessionOptions::default() },
-            stops: stops.clone(),
-            events,
-            link,
-            loaded: VecDeque::new(),
-        };
+        let bench = Bench { worker, stops: stops.clone(), events, link };
         let (running, ended) = oneshot::channel::<()>();
         let work = move || {
             let _running = running;
@@ -131,22 +113,10 @@ fn yield_to_others() -> Result<(), String> {
 
 /// What the training thread works with.
 struct Bench {
-    device: DeviceName,
-    sources: Vec<Arc<Source>>,
-    data: Data,
-    engine: Box<dyn Engine>,
-    options: SessionOptions,
+    worker: Box<dyn Worker>,
     stops: Arc<Mutex<Stops>>,
     events: UnboundedSender<Event>,
     link: Link,
-    loaded: VecDeque<Loaded>,
-}
-
-/// A run's model and examples.
-struct Loaded {
-    plan: Arc<RunPlan>,
-    model: PlanModel,
-    data: LocalData,
 }
 
 impl Bench {
@@ -154,7 +124,7 @@ impl Bench {
         for order in orders {
             let event = match order {
                 Order::Prepare(plan) => {
-                    let outcome = self.guarded(|bench| bench.prepare(&plan));
+                    let outcome = self.guarded(|bench| bench.worker.prepare(&plan));
                     Event::Prepared { run: plan.run.clone(), outcome }
                 }
                 Order::Train(job) => {
@@ -164,7 +134,7 @@ impl Bench {
                     Event::Trained { job: job.id, outcome, traffic: (traffic.sent, traffic.received) }
                 }
                 Order::Forget(run) => {
-                    self.loaded.retain(|loaded| loaded.plan.run != run);
+                    self.worker.forget(Some(&run));
                     continue;
                 }
             };
@@ -179,94 +149,25 @@ impl Bench {
         match catch_unwind(AssertUnwindSafe(|| work(self))) {
             Ok(outcome) => outcome.map_err(|e| e.to_string()),
             Err(_) => {
-                self.loaded.clear();
+                self.worker.forget(None);
                 Err("the engine failed in a way it should not; the device's log has more".into())
             }
         }
     }
 
-    fn prepare(&mut self, plan: &Arc<RunPlan>) -> Result<Prepared, LocalError> {
-        let loaded = self.load(plan)?;
-        let held_out = loaded.data.held_out.as_ref().map_or(0, |set| set.rows.len());
-        Ok(Prepared {
-            layout: loaded.model.layout().clone(),
-            initial: loaded.model.initial().to_vec(),
-            examples: (loaded.data.train.rows.len() + held_out) as u64,
-        })
-    }
-
-    fn load(&mut self, plan: &Arc<RunPlan>) -> Result<&mut Loaded, LocalError> {
-        match self.loaded.iter().position(|loaded| loaded.plan == *plan) {
-            Some(place) => {
-                let found = self.loaded.remove(place);
-                self.loaded.extend(found);
-            }
-            None => {
-                let wanted = &plan.plan.model.bundle;
-                let source = self.sources.iter().find(|source| source.hash == *wanted);
-                let source = source.ok_or_else(|| LocalError::OtherBackbone {
-                    wanted: wanted.clone(),
-                    found: self.sources.first().map_or_else(String::new, |source| source.hash.clone()),
-                    name: self.sources.first().map_or_else(|| "no backbone".into(), |source| source.name.clone()),
-                })?;
-                // Room first: two models at a time may be more than the device has memory for.
-                while self.loaded.len() >= LOADED {
-                    self.loaded.pop_front();
-                }
-                let model = PlanModel::load(&plan.plan, source, self.engine.as_ref(), &self.options)?;
-                let data = model.data(&plan.plan, &self.data.read(plan.plan.model.task)?)?;
-                self.loaded.push_back(Loaded { plan: plan.clone(), model, data });
-            }
-        }
-        self.loaded.back_mut().ok_or(LocalError::Empty)
-    }
-
     fn train(&mut self, job: &Job) -> Result<LocalResult, LocalError> {
-        let (stops, events, device) = (self.stops.clone(), self.events.clone(), self.device.clone());
+        let (stops, events) = (&self.stops, &self.events);
         let stop = || {
-            let stops = lock(&stops);
+            let stops = lock(stops);
             stops.all || stops.jobs.contains(&job.id)
         };
         if stop() {
             return Err(LocalError::Stopped);
         }
-        let loaded = self.load(&job.plan)?;
-        let round = RoundWork {
-            round: job.round,
-            goal: job.goal,
-            mask: &job.mask,
-            rate: job.rate,
-            globals: &job.globals,
-            device: &device,
-        };
         let mut progress = |stepped| {
             // Nobody listens when the device is being stopped.
             let _ = events.send(Event::Progressed { job: job.id, stepped });
         };
-        loaded.model.train(&job.plan.plan, &round, &loaded.data, &job.memory, &stop, &mut progress)
-    }
-}
-
-impl Data {
-    /// The examples, for a task.
-    fn read(&self, task: Task) -> Result<Dataset, LocalError> {
-        match self {
-            Data::Given(data) => Ok(data.as_ref().clone()),
-            Data::Files { paths, options } => {
-                let task = match task {
-                    Task::Classify => TaskKind::Classify,
-                    Task::Regress => TaskKind::Regress,
-                    Task::Lm => TaskKind::Lm,
-                };
-                let options = ReadOptions { task, labelled: task != TaskKind::Lm, ..options.clone() };
-                let mut all = Dataset { name: String::new(), examples: Vec::new() };
-                for path in paths {
-                    let data = Dataset::read(path, &options)?;
-                    all.name = if all.name.is_empty() { data.name } else { format!("{}, {}", all.name, data.name) };
-                    all.examples.extend(data.examples);
-                }
-                Ok(all)
-            }
-        }
+        self.worker.train(job, &stop, &mut progress)
     }
 }

@@ -19,7 +19,7 @@ pub(super) struct Delivering {
 impl Delivering {
     /// Of an update that was just made.
     pub(super) fn fresh(cx: &mut Context<'_>) -> Self {
-        Delivering { retry: Some(Retry::new(cx.now, cx.rng)), sent: false }
+        Delivering { retry: Some(Retry::new(cx.now, cx.pace, cx.rng)), sent: false }
     }
 
     /// Of one that was made before the process started.
@@ -59,7 +59,7 @@ impl Run {
         }
         match &mut delivering.retry {
             Some(retry) => retry.again(cx.now, cx.rng),
-            none => *none = Some(Retry::new(cx.now, cx.rng)),
+            none => *none = Some(Retry::new(cx.now, cx.pace, cx.rng)),
         }
         let last = chunk::parcel(&done.payload, done.chunk).chunks - 1;
         match delivering.sent {
@@ -70,7 +70,7 @@ impl Run {
 
     pub(super) fn deliver_soon(&mut self, cx: &mut Context<'_>) {
         if let Phase::Delivering(delivering) = &mut self.phase {
-            delivering.retry = Some(Retry::soon(cx.now, cx.rng));
+            delivering.retry = Some(Retry::soon(cx.now, cx.pace, cx.rng));
         }
     }
 
@@ -83,7 +83,7 @@ impl Run {
         done.attempt = attempt;
         done.verdict = Settled::Open;
         self.leave(cx);
-        self.phase = Phase::Delivering(Delivering { retry: Some(Retry::new(cx.now, cx.rng)), sent: true });
+        self.phase = Phase::Delivering(Delivering { retry: Some(Retry::new(cx.now, cx.pace, cx.rng)), sent: true });
         self.deliver(cx);
     }
 
@@ -95,7 +95,7 @@ impl Run {
         }
         match verdict.outcome {
             Outcome::Missing(chunks) => {
-                delivering.retry = Some(Retry::new(cx.now, cx.rng));
+                delivering.retry = Some(Retry::new(cx.now, cx.pace, cx.rng));
                 self.send(Some(&chunks), cx);
             }
             Outcome::Accepted | Outcome::Duplicate => self.settle(Settled::Counted, None, cx),

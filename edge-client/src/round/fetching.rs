@@ -42,7 +42,7 @@ impl Run {
                 return;
             }
         } else {
-            let retry = Retry::new(cx.now, cx.rng);
+            let retry = Retry::new(cx.now, cx.pace, cx.rng);
             let parcels = Parcels::default();
             self.phase = Phase::Fetching(Fetching { task, parcels, retry, asked: false });
             if self.change_is_coming() {
@@ -87,7 +87,7 @@ impl Run {
 
     pub(super) fn ask_soon(&mut self, cx: &mut Context<'_>) {
         if let Phase::Fetching(fetching) = &mut self.phase {
-            fetching.retry = Retry::soon(cx.now, cx.rng);
+            fetching.retry = Retry::soon(cx.now, cx.pace, cx.rng);
         }
     }
 

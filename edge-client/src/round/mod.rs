@@ -30,3 +30,4 @@ pub use event::{Effect, Event, Job, Prepared, Slot};
 pub use notice::{Notice, What};
 pub use participant::{Identity, Participant, receive};
 pub use policy::{LocalPolicy, QuietHours};
+pub use retry::Pace;

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use fedtt_wire::message::{Presence, SMALL};
 use fedtt_wire::{DeviceName, FleetName, Message, RunId, Topic, Topics, WireError};
-use rand::SeedableRng;
+use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::kept::{State, Work};
+use super::retry::Pace;
 use super::run::Run;
 use super::{Effect, Event, LocalPolicy, Notice, Slot, What};
 
@@ -32,10 +33,13 @@ pub struct Identity {
 pub struct Participant {
     identity: Identity,
     policy: LocalPolicy,
+    pace: Pace,
     topics: Topics,
     rng: ChaCha8Rng,
     jobs: u64,
     connected: bool,
+    /// When it last asked what rounds there are, and when it does again.
+    listened: (u64, u64),
     runs: BTreeMap<RunId, Run>,
 }
 
@@ -44,6 +48,7 @@ pub(super) struct Context<'a> {
     pub(super) now: u64,
     pub(super) identity: &'a Identity,
     pub(super) policy: &'a LocalPolicy,
+    pub(super) pace: Pace,
     pub(super) topics: &'a Topics,
     pub(super) connected: bool,
     pub(super) rng: &'a mut ChaCha8Rng,
@@ -107,12 +112,19 @@ impl Participant {
             topics: Topics::new(&identity.fleet),
             identity,
             policy,
+            pace: Pace::default(),
             rng: ChaCha8Rng::seed_from_u64(seed),
             jobs: 0,
             connected: false,
+            listened: (0, 0),
             runs: kept.into_iter().map(restore).collect(),
         };
         (participant, effects)
+    }
+
+    /// The same at another pace.
+    pub fn paced(self, pace: Pace) -> Self {
+        Participant { pace, ..self }
     }
 
     /// What the device subscribes to, before it is connected.
@@ -133,7 +145,16 @@ impl Participant {
 
     /// When time alone brings something next, in Unix milliseconds.
     pub fn due(&self) -> Option<u64> {
-        self.runs.values().filter_map(|run| run.due(&self.policy, self.connected)).min()
+        let runs = self.runs.values().filter_map(|run| run.due(&self.policy, self.connected));
+        runs.chain(self.connected.then_some(self.listened.1)).min()
+    }
+
+    fn announce(&mut self, now: u64, effects: &mut Vec<Effect>) {
+        let listen = self.pace.listen.max(2);
+        self.listened = (now, now + self.rng.random_range(listen / 2..=listen));
+        let topic = Topic::Presence(self.identity.device.clone());
+        let message = Box::new(self.identity.presence.clone().into());
+        effects.push(Effect::Publish { topic, message, retain: true });
     }
 
     /// What is to be done about `event` at `now`, in Unix milliseconds.
@@ -143,17 +164,22 @@ impl Participant {
             Event::Connected => {
                 self.connected = true;
                 effects.push(Effect::Tell(Notice { run: None, what: What::Connected }));
-                let topic = Topic::Presence(self.identity.device.clone());
-                let message = Box::new(self.identity.presence.clone().into());
-                effects.push(Effect::Publish { topic, message, retain: true });
+                self.announce(now, &mut effects);
             }
             Event::Disconnected => self.connected = false,
+            // Before its time also when the clock was set back.
+            Event::Tick if self.connected && !(self.listened.0..self.listened.1).contains(&now) => {
+                self.announce(now, &mut effects);
+                // To a new subscription the broker says again what it keeps.
+                effects.extend(self.topics.announcements().map(Effect::Subscribe));
+            }
             _ => {}
         }
         let mut cx = Context {
             now,
             identity: &self.identity,
             policy: &self.policy,
+            pace: self.pace,
             topics: &self.topics,
             connected: self.connected,
             rng: &mut self.rng,

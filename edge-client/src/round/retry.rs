@@ -3,16 +3,30 @@
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-/// Milliseconds before the first repetition.
-const FIRST: u64 = 5_000;
-/// Longest time between two.
-const LONGEST: u64 = 300_000;
-/// Devices that reconnect together do not speak at once.
-const SPREAD: u64 = 2_000;
+/// How often a device repeats itself, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// Before the first repetition of what was not answered.
+    pub first: u64,
+    /// The longest time between two.
+    pub longest: u64,
+    /// Devices that reconnect together do not speak at once, but within this.
+    pub spread: u64,
+    /// Between two times of announcing itself and asking what rounds there are, for what a broker may have lost.
+    pub listen: u64,
+}
+
+impl Default for Pace {
+    /// 5 s, doubling to 5 minutes; 2 s of spread; 10 minutes.
+    fn default() -> Self {
+        Pace { first: 5_000, longest: 300_000, spread: 2_000, listen: 600_000 }
+    }
+}
 
 /// Repetition with waits that double, each drawn between its half and its whole.
 #[derive(Clone, Debug)]
 pub(super) struct Retry {
+    pace: Pace,
     since: u64,
     due: u64,
     wait: u64,
@@ -20,15 +34,15 @@ pub(super) struct Retry {
 
 impl Retry {
     /// Begins now.
-    pub(super) fn new(now: u64, rng: &mut ChaCha8Rng) -> Self {
-        let mut retry = Retry { since: now, due: now, wait: FIRST };
+    pub(super) fn new(now: u64, pace: Pace, rng: &mut ChaCha8Rng) -> Self {
+        let mut retry = Retry { pace, since: now, due: now, wait: pace.first };
         retry.again(now, rng);
         retry
     }
 
     /// Due very soon, whatever was before.
-    pub(super) fn soon(now: u64, rng: &mut ChaCha8Rng) -> Self {
-        Retry { since: now, due: now + rng.random_range(0..SPREAD), wait: FIRST }
+    pub(super) fn soon(now: u64, pace: Pace, rng: &mut ChaCha8Rng) -> Self {
+        Retry { pace, since: now, due: now + rng.random_range(0..pace.spread.max(1)), wait: pace.first }
     }
 
     pub(super) fn due(&self) -> u64 {
@@ -44,6 +58,6 @@ impl Retry {
     pub(super) fn again(&mut self, now: u64, rng: &mut ChaCha8Rng) {
         self.since = now;
         self.due = now + rng.random_range(self.wait / 2..=self.wait);
-        self.wait = (self.wait * 2).min(LONGEST);
+        self.wait = (self.wait * 2).min(self.pace.longest);
     }
 }

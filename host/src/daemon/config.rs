@@ -2,9 +2,10 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use fedtt_link::TlsFiles;
 use fedtt_link::broker::BrokerConfig;
+use fedtt_link::{Retry, TlsFiles};
 use serde::Deserialize;
 
 /// The settings cannot be used.
@@ -42,6 +43,8 @@ pub struct HostConfig {
     pub broker: Option<String>,
     /// Files for TLS, with a broker of one's own.
     pub tls: TlsSettings,
+    /// Waits before connecting to the broker again.
+    pub reconnect: ReconnectSettings,
     /// The broker within the host.
     pub embedded: EmbeddedSettings,
     /// The live page.
@@ -60,6 +63,16 @@ pub struct TlsSettings {
     pub cert: Option<PathBuf>,
     /// Its key.
     pub key: Option<PathBuf>,
+}
+
+/// Waits before connecting to the broker again: the first doubles with every failure.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReconnectSettings {
+    /// The first, in seconds.
+    pub first: f64,
+    /// The longest, in seconds.
+    pub longest: f64,
 }
 
 /// The broker within the host.
@@ -100,10 +113,17 @@ impl Default for HostConfig {
             runs: "runs".into(),
             broker: None,
             tls: TlsSettings::default(),
+            reconnect: ReconnectSettings::default(),
             embedded: EmbeddedSettings::default(),
             web: WebSettings::default(),
             evaluation: EvaluationSettings::default(),
         }
+    }
+}
+
+impl Default for ReconnectSettings {
+    fn default() -> Self {
+        ReconnectSettings { first: 0.2, longest: 10.0 }
     }
 }
 
@@ -152,6 +172,11 @@ impl HostConfig {
         (self.tls != TlsSettings::default()).then_some(TlsFiles { ca, cert, key })
     }
 
+    pub(super) fn retry(&self) -> Retry {
+        let wait = |seconds: f64| Duration::try_from_secs_f64(seconds).unwrap_or_default();
+        Retry { min: wait(self.reconnect.first), max: wait(self.reconnect.longest) }
+    }
+
     pub(super) fn broker_config(&self) -> BrokerConfig {
         let EmbeddedSettings { bind, max_clients, max_packet } = self.embedded;
         BrokerConfig { bind, max_clients, max_packet, ..BrokerConfig::default() }
@@ -168,6 +193,23 @@ mod tests {
         let config: HostConfig = toml::from_str("").unwrap();
         assert_eq!(config, HostConfig::default());
         assert!(config.embedded.bind.ip().is_loopback() && config.web.bind.ip().is_loopback());
+    }
+
+    #[test]
+    fn the_example_holds_the_defaults_and_only_settings_that_exist() {
+        let text = include_str!("../../host.example.toml");
+        let config: HostConfig = toml::from_str(text).unwrap();
+        assert_eq!(config, HostConfig::default());
+        let shown: String = text
+            .lines()
+            .map(|line| match line.strip_prefix("# ") {
+                Some(set) if set.starts_with('[') || set.split_once(" = ").is_some_and(|(k, _)| !k.contains(' ')) => set,
+                _ => line,
+            })
+            .map(|line| format!("{line}\n"))
+            .collect();
+        let config: HostConfig = toml::from_str(&shown).unwrap();
+        assert!(config.broker.is_some() && config.tls.key.is_some() && config.state == Path::new("state"));
     }
 
     #[test]

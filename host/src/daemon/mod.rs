@@ -18,13 +18,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fedtt_link::broker::EmbeddedBroker;
-use fedtt_link::{BrokerUrl, Link, LinkConfig, LinkError, Retry};
+use fedtt_link::{BrokerUrl, Link, LinkConfig, LinkError};
 use fedtt_wire::names::NameError;
 use fedtt_wire::{FleetName, Topics};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use config::{ConfigError, EmbeddedSettings, EvaluationSettings, HostConfig, TlsSettings, WebSettings, state_folder};
+pub use config::{ConfigError, EmbeddedSettings, EvaluationSettings, HostConfig, ReconnectSettings, TlsSettings, WebSettings, state_folder};
 pub use registry::RegistryError;
 pub use tell::{Tell, Told};
 
@@ -200,7 +200,7 @@ async fn connect(
     let link = LinkConfig {
         tls: config.tls_files(),
         max_packet: MAX_PACKET,
-        retry: Retry { min: Duration::from_millis(200), max: Duration::from_secs(10) },
+        retry: config.retry(),
         ..LinkConfig::new(url, format!("fedtt-host-{fleet}"))
     };
     let (link, inbox) = Link::connect(link).await?;

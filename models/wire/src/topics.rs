@@ -92,6 +92,11 @@ impl Topics {
         ]
     }
 
+    /// Where runs and their rounds are announced, of [`Topics::device_filters`].
+    pub fn announcements(&self) -> [String; 2] {
+        [format!("{}/run/+/plan", self.root), format!("{}/run/+/round", self.root)]
+    }
+
     /// What a device listens to while it lacks a run's global state.
     pub fn state_filter(&self, run: &RunId) -> String {
         format!("{}/run/{run}/state/+", self.root)
