@@ -71,6 +71,9 @@ impl From<StoreError> for RequestError {
 /// Most updates being put together at a time; beyond, the oldest is dropped and asked for again.
 const MOST_ASSEMBLIES: usize = 4096;
 
+/// Most devices that are remembered.
+const MOST_DEVICES: usize = 100_000;
+
 /// All runs and devices of a fleet.
 pub struct Coordinator {
     store: Store,
@@ -221,6 +224,10 @@ impl Coordinator {
             return;
         }
         match Message::decode(payload, SMALL) {
+            // A fleet of more is split; a flood of made-up names is not remembered.
+            Ok(Message::Presence(_)) if self.devices.len() >= MOST_DEVICES && !self.devices.contains_key(&name) => {
+                self.refused.foreign += 1;
+            }
             Ok(Message::Presence(presence)) => {
                 let known = self.devices.remove(&name);
                 let last_refusal = known.and_then(|device| device.last_refusal);
@@ -288,6 +295,13 @@ impl Coordinator {
         if let Some(outcome) = run.settled(device, round) {
             // Once for an update, not for each of its chunks.
             return if index + 1 == chunks { run.settle(device, round, digest, outcome, now) } else { Ok(()) };
+        }
+        if let Some(objection) = run.objection(device, round) {
+            if index + 1 == chunks {
+                run.refused(now, device, "foreign", objection.clone());
+                return run.answer(device, round, digest, Outcome::Rejected(objection));
+            }
+            return Ok(());
         }
         let key = (device.clone(), chunk.run.clone());
         if self.assemblies.get(&key).is_some_and(|(of, assembly, _)| *of != round || assembly.parcel() != &chunk.parcel) {

@@ -152,18 +152,23 @@ impl Run {
         self.accepted.len() >= self.expected().max(1)
     }
 
+    /// Why nothing is expected of a device for a round, if nothing is. Asked before its chunks are put together, so that only
+    /// a cohort takes up memory.
+    pub fn objection(&self, device: &DeviceName, round: u32) -> Option<String> {
+        match &self.record.phase {
+            Phase::Collecting(_) if round != self.record.round => Some(format!("of round {round}, which has not begun")),
+            Phase::Collecting(collecting) if collecting.cohort.contains(device) => None,
+            Phase::Collecting(_) => Some("the device is not in the round's cohort".into()),
+            _ => Some("no round goes on".into()),
+        }
+    }
+
     fn check(&self, device: &DeviceName, update: &Update) -> Result<(), Fault> {
-        let Phase::Collecting(collecting) = &self.record.phase else {
-            return Err(Fault::Foreign("no round goes on".into()));
-        };
         if update.device != *device {
             return Err(Fault::Foreign(format!("made in the name of `{}`", update.device)));
         }
-        if update.round != self.record.round {
-            return Err(Fault::Foreign(format!("of round {}, which has not begun", update.round)));
-        }
-        if !collecting.cohort.contains(device) {
-            return Err(Fault::Foreign("the device is not in the round's cohort".into()));
+        if let Some(objection) = self.objection(device, update.round) {
+            return Err(Fault::Foreign(objection));
         }
         if update.state != self.global.digest() {
             return Err(Fault::Foreign("it began with another global state".into()));
