@@ -78,7 +78,7 @@ impl Assembly {
         if self.parts.iter().any(Option::is_none) {
             return Ok(None);
         }
-        let payload = self.parts.iter().flatten().flat_map(|part| part.iter().copied()).collect::<Vec<u8>>();
+        let payload = self.parts.iter().flatten().map(|part| part.as_slice()).collect::<Vec<_>>().concat();
         if payload.len() as u64 != self.parcel.size || Digest::of(&payload) != self.parcel.digest {
             return Err(WireError::Checksum("payload"));
         }

@@ -6,6 +6,8 @@ use ndarray::ArrayD;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::tensor;
+
 /// SHA-256.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(from = "serde_bytes::ByteArray<32>", into = "serde_bytes::ByteArray<32>")]
@@ -21,11 +23,8 @@ impl Digest {
     /// little-endian binary32.
     pub fn of_values(values: &[ArrayD<f32>]) -> Self {
         let mut hash = Sha256::new();
-        let mut bytes = Vec::new();
         for tensor in values {
-            bytes.clear();
-            bytes.extend(tensor.iter().flat_map(|x| x.to_le_bytes()));
-            hash.update(&bytes);
+            hash.update(tensor::binary32(tensor.view()));
         }
         Digest(hash.finalize().into())
     }

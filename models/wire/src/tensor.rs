@@ -27,7 +27,7 @@ impl EncodedTensor {
         let mut scale = 1.0;
         let mut data = Vec::with_capacity(values.len() * encoding.width());
         match encoding {
-            Encoding::F32 => values.iter().for_each(|x| data.extend(x.to_le_bytes())),
+            Encoding::F32 => data = binary32(values.view()),
             Encoding::Bf16 => values.iter().for_each(|&x| data.extend(bf16::from_f32(x).to_le_bytes())),
             Encoding::F16 => values.iter().for_each(|&x| data.extend(f16::from_f32(x).to_le_bytes())),
             Encoding::Int8 => {
@@ -98,9 +98,25 @@ impl Encoding {
     }
 }
 
+/// Little-endian bytes of values in row-major order.
+pub(crate) fn binary32(values: ArrayViewD<'_, f32>) -> Vec<u8> {
+    let mut bytes = vec![0; values.len() * 4];
+    let places = bytes.chunks_exact_mut(4);
+    match values.as_slice() {
+        Some(values) => places.zip(values).for_each(|(place, x)| place.copy_from_slice(&x.to_le_bytes())),
+        None => places.zip(&values).for_each(|(place, x)| place.copy_from_slice(&x.to_le_bytes())),
+    }
+    bytes
+}
+
 /// `a0 a1 b0 b1 ..` to `a0 b0 .. a1 b1 ..`.
 fn group(data: &[u8], width: usize) -> Vec<u8> {
-    (0..width).flat_map(|k| data.iter().skip(k).step_by(width).copied()).collect()
+    let count = data.len() / width;
+    let mut grouped = vec![0; data.len()];
+    for (k, lane) in grouped.chunks_exact_mut(count.max(1)).enumerate() {
+        lane.iter_mut().zip(data.iter().skip(k).step_by(width)).for_each(|(to, from)| *to = *from);
+    }
+    grouped
 }
 
 fn ungroup(data: &[u8], width: usize) -> Vec<u8> {

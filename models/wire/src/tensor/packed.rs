@@ -44,7 +44,7 @@ pub fn serialize<S: Serializer>(tensors: &[EncodedTensor], serializer: S) -> Res
         let sizes: Vec<u64> = tensors.iter().map(|t| (t.data.len() / t.encoding.width()) as u64).collect();
         let scaled = tensors.iter().filter(|t| t.encoding == Encoding::Int8);
         let scales: Vec<u8> = scaled.flat_map(|t| t.scale.to_le_bytes()).collect();
-        let data: Vec<u8> = tensors.iter().flat_map(|t| t.data.iter().copied()).collect();
+        let data: Vec<u8> = tensors.iter().map(|t| t.data.as_slice()).collect::<Vec<_>>().concat();
         let tag = (!first.shuffled).then_some(ENCODINGS[usize::from(kind(first) & !SHUFFLED)].1);
         (kind(first), sizes, Captured(Some(TAG_F32), ByteBuf::from(scales)), Captured(tag, ByteBuf::from(data)))
     };
