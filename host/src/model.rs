@@ -195,10 +195,15 @@ pub fn write_onnx(adapter: &Path, source: &Source, path: &Path) -> Result<(), Mo
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
+    use fedtt_backbone::backbone::Role;
+    use fedtt_edge::batch::{BatchShape, EncodedSet};
+    use fedtt_edge::data::Targets;
     use fedtt_edge::local::PlanModel;
-    use fedtt_runtime::{EngineConfig, SessionOptions, select};
+    use fedtt_edge::model::{AdaptedModel, Use};
+    use fedtt_edge::tokenize::Tokens;
+    use fedtt_runtime::{EngineChoice, EngineConfig, Model, SessionOptions, Tensor, select};
 
     use super::*;
 
@@ -228,6 +233,53 @@ mod tests {
         let names = read.header.labels.unwrap();
         assert_eq!(names.names(), ["a", "b", "c"]);
         assert!(write_adapter(&path, &plan, &source, &values[1..]).is_err());
+    }
+
+    #[test]
+    fn the_model_exported_says_what_the_adapted_backbone_says() {
+        let (plan, source) = resolve(PLAN, Path::new("plan.toml")).unwrap();
+        let set = blueprint(&plan, &source).unwrap().adapters(&plan).unwrap();
+        let moved = |i: usize, x: f32| x + 0.1 * ((i % 7) as f32 - 3.0);
+        let values: Vec<ArrayD<f32>> = set
+            .values()
+            .iter()
+            .map(|v| v.iter().enumerate().map(|(i, &x)| moved(i, x)).collect::<ndarray::Array1<f32>>())
+            .zip(set.values())
+            .map(|(moved, v)| moved.into_shape_with_order(v.raw_dim()).unwrap())
+            .collect();
+        let folder = std::env::temp_dir().join(format!("fedtt-onnx-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let (file, onnx) = (folder.join("adapter.safetensors"), folder.join("model.onnx"));
+        write_adapter(&file, &plan, &source, &values).unwrap();
+        write_onnx(&file, &source, &onnx).unwrap();
+        let AdapterFile { header, set } = AdapterFile::read(&file, &source).unwrap();
+        let model = Model { bytes: std::fs::read(&onnx).unwrap(), weights_dir: None };
+        std::fs::remove_dir_all(&folder).unwrap();
+
+        let engine = select(&EngineConfig { choice: EngineChoice::Tract, ..EngineConfig::default() }).unwrap();
+        let options = SessionOptions::default();
+        let row = Tokens { ids: vec![101, 1996, 2003, 102], types: vec![0; 4] };
+        let examples = EncodedSet { rows: vec![row], targets: Targets::Classes(vec![1]) };
+        let batch = examples.batch(&[0], BatchShape { rows: 1, max_length: 16, pad_id: 0 }, 1.0);
+        let objective = header.objective(&source).unwrap();
+        let (backbone, purpose) = (&source.backbone, Use::Forward);
+        let mut adapted = AdaptedModel::load(backbone, &set, &objective, engine.as_ref(), &options, purpose).unwrap();
+        let expected = adapted.forward(&set, &batch).unwrap().result;
+        let mut session = engine.load(&model, &options).unwrap();
+        let fed = |(role, name): &(Role, String)| {
+            let values = match role {
+                Role::Ids => &batch.ids,
+                Role::Mask => &batch.mask,
+                Role::Types => &batch.types,
+                Role::Positions => &batch.positions,
+            };
+            (name.clone(), backbone.feed(name, values.clone()))
+        };
+        let feeds: Vec<(String, Tensor)> = backbone.feeds.iter().map(fed).collect();
+        let inputs: Vec<(&str, &Tensor)> = feeds.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+        let Tensor::F32(found) = &session.run(&inputs, &["logits"]).unwrap()[0] else { panic!("no logits") };
+        assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-4), "{found} {expected}");
+        assert!(expected.iter().any(|x| x.abs() > 1e-3), "{expected}");
     }
 
     #[test]

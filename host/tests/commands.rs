@@ -14,6 +14,14 @@ fn every_command_shows_an_example() {
         assert_eq!(help.status.code(), Some(0));
         assert!(String::from_utf8(help.stdout).unwrap().contains("Example: fedtt backbone"), "{command}");
     }
+    let run = ["plan", "start", "list", "show", "watch", "wait", "pause", "resume", "step", "stop", "report", "export"];
+    let commands = run.iter().map(|command| vec!["run", command]);
+    for command in commands.chain([vec!["device", "list"], vec!["device", "show"], vec!["serve"]]) {
+        let help = fedtt(&[command.clone(), vec!["--help"]].concat());
+        let text = String::from_utf8(help.stdout).unwrap();
+        assert!(text.contains("Example") && text.contains(&format!("  fedtt {}", command.join(" ")))
+            || text.contains(&format!("Example: fedtt {}", command.join(" "))), "{text}");
+    }
     let help = fedtt(&["--help"]);
     assert!(String::from_utf8(help.stdout).unwrap().contains("Exit codes"));
 }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::run::{Command, RunEvent};
 
 pub use client::{Client, ControlError, Watched};
-pub(crate) use server::{Listener, listen};
+pub(crate) use server::listen;
 
 /// The version of what is said; a host refuses others.
 pub const VERSION: u32 = 1;

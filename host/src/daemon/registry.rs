@@ -115,10 +115,11 @@ impl Registry {
     /// The bundle of a hash, opened once.
     pub(crate) fn source(&self, hash: &str) -> Result<Arc<Source>, RegistryError> {
         let folder = self.folder(hash)?;
-        let mut contents = self.contents.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(source) = contents.open.get(hash) {
+        let contents = || self.contents.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(source) = contents().open.get(hash) {
             return Ok(source.clone());
         }
+        // Opened without the lock, which the host's loop takes as well.
         let source = Source::open(folder.as_deref())
             .map_err(|source| RegistryError::Source { hash: hash.to_string(), source: Box::new(source) })?;
         if source.hash != hash {
@@ -126,7 +127,7 @@ impl Registry {
             return Err(RegistryError::Changed { folder, wanted: hash.to_string(), found: source.hash });
         }
         let source = Arc::new(source);
-        contents.open.insert(hash.to_string(), source.clone());
+        contents().open.insert(hash.to_string(), source.clone());
         Ok(source)
     }
 }
