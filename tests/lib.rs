@@ -101,6 +101,22 @@ impl Process {
         }
     }
 
+    /// The next line it prints, if one comes in time.
+    ///
+    /// # Panics
+    /// When it is not JSON.
+    pub fn hear(&mut self, within: Duration) -> Option<Value> {
+        let line = self.lines.recv_timeout(within).ok()?;
+        let value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{}: {e}: {line}", self.name));
+        self.heard.push(line);
+        Some(value)
+    }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Ends it without warning.
     ///
     /// # Panics
