@@ -150,6 +150,12 @@ impl Artefacts {
     }
 }
 
+/// Whether the folder of a run in `runs` says what `summary` says: its report is what is written last.
+pub fn is_current(runs: &Path, summary: &crate::record::RunSummary) -> bool {
+    let written = read_report(&runs.join(summary.run.as_str()));
+    written.is_ok_and(|written| written.summary == *summary)
+}
+
 /// Reads back what [`Artefacts::report`] wrote into `folder`.
 ///
 /// # Errors

@@ -233,8 +233,15 @@ impl Coordinator {
                 let last_refusal = known.and_then(|device| device.last_refusal);
                 self.devices.insert(name, Device { presence, last_seen: now, last_refusal });
             }
-            _ => self.refused.malformed += 1,
+            Ok(other) => self.drop_message(&name, format!("a {} as presence", other.what())),
+            Err(error) => self.drop_message(&name, format!("presence: {error}")),
         }
+    }
+
+    /// Counts a message that makes no sense.
+    fn drop_message(&mut self, device: &DeviceName, reason: String) {
+        self.refused.malformed += 1;
+        self.effects.push(Effect::Dropped { device: device.clone(), reason });
     }
 
     fn uplink(&mut self, device: &DeviceName, payload: &[u8], now: u64, changes: &Changes) -> Result<(), (RunId, RunError)> {
@@ -244,7 +251,7 @@ impl Coordinator {
         let message = match Message::decode(payload, SMALL) {
             Ok(message) => message,
             Err(error) => {
-                self.refused.malformed += 1;
+                self.drop_message(device, error.to_string());
                 self.object(device, &error);
                 return Ok(());
             }
@@ -254,14 +261,17 @@ impl Coordinator {
             Message::Progress(progress) => &progress.run,
             Message::Refusal(refusal) => &refusal.run,
             Message::Need(need) => &need.run,
-            _ => {
-                self.refused.malformed += 1;
+            other => {
+                let reason = format!("a {}, which is not for the host", other.what());
+                self.drop_message(device, reason);
                 return Ok(());
             }
         }
         .clone();
         let Some(found) = self.runs.get_mut(&run) else {
             self.refused.foreign += 1;
+            let reason = format!("a {} of run `{run}`, which is not here", message.what());
+            self.effects.push(Effect::Dropped { device: device.clone(), reason });
             if let Message::Chunk(chunk) = message {
                 let (round, update) = (chunk.round, chunk.parcel.digest);
                 let outcome = Outcome::Late;

@@ -26,6 +26,11 @@ use crate::web::snapshot::{Broker, Snapshot};
 
 /// Most messages, and their bytes, that are taken in as one transaction.
 const BATCH: (usize, usize) = (1024, 8 << 20);
+/// A commit waits for the disk: before one, messages are taken in until none has come for this long, so that updates sent at
+/// the same time cost one.
+const QUIET: Duration = Duration::from_micros(300);
+/// As long as that may go on.
+const LINGER: Duration = Duration::from_millis(3);
 /// Longest time without looking at the clock.
 const TICK: Duration = Duration::from_secs(1);
 /// Least time between two views for the page, and between two writings of a run's files.
@@ -75,6 +80,7 @@ impl Hub {
     /// When the database fails.
     pub(super) async fn run(mut self, mut stop: oneshot::Receiver<()>) -> Result<(), DaemonError> {
         self.load_quality()?;
+        self.mend_files()?;
         self.turn(Vec::new())?;
         loop {
             let wait = self.wait();
@@ -110,6 +116,7 @@ impl Hub {
 
     /// Takes a delivery, and all that are there already, up to a batch.
     fn take(&mut self, delivery: Delivery, inputs: &mut Vec<Input>) -> Result<(), DaemonError> {
+        let began = Instant::now();
         let mut next = Some(delivery);
         let mut bytes = 0;
         while let Some(delivery) = next {
@@ -137,8 +144,15 @@ impl Hub {
                     self.teller.disconnected(reason, retry_in);
                 }
             }
-            let full = inputs.len() >= BATCH.0 || bytes >= BATCH.1;
-            next = if full { None } else { self.inbox.try_recv() };
+            if inputs.len() >= BATCH.0 || bytes >= BATCH.1 {
+                break;
+            }
+            next = self.inbox.try_recv();
+            if next.is_none() && !inputs.is_empty() && began.elapsed() < LINGER {
+                // This thread has nothing else to do.
+                std::thread::sleep(QUIET);
+                next = self.inbox.try_recv();
+            }
         }
         Ok(())
     }
@@ -166,6 +180,7 @@ impl Hub {
                     self.outbox.push(publication);
                 }
                 Effect::Event(event) => events.push(event),
+                Effect::Dropped { device, reason } => self.teller.warn(device.as_str(), reason),
                 Effect::RoundEnded { run, round, values } => self.measure(run, round, values),
             }
         }
@@ -254,7 +269,18 @@ impl Hub {
         for run in std::mem::take(&mut self.state.dirty) {
             self.write_report(&run)?;
         }
-        self.state.write_at = began + WRITE_EVERY.max(began.elapsed() * 20);
+        self.state.write_at = began + WRITE_EVERY.max((began.elapsed() + self.scribe.took()) * 20);
+        Ok(())
+    }
+
+    /// Writes the files of runs that came to rest just before the host was killed.
+    fn mend_files(&mut self) -> Result<(), DaemonError> {
+        let runs = self.coordinator.runs().values();
+        let resting = runs.filter(|run| run.summary().status.is_final() && !self.scribe.is_current(run.summary()));
+        for run in resting.map(|run| run.id().clone()).collect::<Vec<_>>() {
+            self.write_adapter(&run, None)?;
+            self.write_report(&run)?;
+        }
         Ok(())
     }
 

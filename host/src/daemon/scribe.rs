@@ -3,9 +3,10 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use fedtt_wire::{Plan, RunId};
 use ndarray::ArrayD;
@@ -13,7 +14,8 @@ use tokio::sync::{broadcast, oneshot};
 
 use super::registry::Registry;
 use super::tell::Teller;
-use crate::artefacts::{ArtefactError, Artefacts};
+use crate::artefacts::{self, ArtefactError, Artefacts};
+use crate::record::RunSummary;
 use crate::report::RunReport;
 use crate::run::RunEvent;
 
@@ -39,11 +41,20 @@ enum Task {
     Subscribe(oneshot::Sender<Events>),
 }
 
+/// How busy the thread is.
+#[derive(Default)]
+struct Load {
+    /// Reports not yet written.
+    reports: AtomicUsize,
+    /// Milliseconds the last one took.
+    took: AtomicU64,
+}
+
 /// The thread that writes.
 pub(super) struct Scribe {
     tasks: Sender<Task>,
-    /// Reports not yet written.
-    reports: Arc<AtomicUsize>,
+    runs: PathBuf,
+    load: Arc<Load>,
     thread: JoinHandle<()>,
 }
 
@@ -51,13 +62,13 @@ impl Scribe {
     pub(super) fn start(runs: &Path, registry: Arc<Registry>, teller: Teller) -> Result<Self, ArtefactError> {
         let artefacts = Artefacts::open(runs)?;
         let (tasks, queue) = channel();
-        let reports = Arc::new(AtomicUsize::new(0));
-        let left = reports.clone();
+        let load = Arc::new(Load::default());
+        let own = load.clone();
         let thread = std::thread::Builder::new().name("artefacts".into());
         let thread = thread
-            .spawn(move || work(artefacts, &queue, &registry, &teller, &left))
+            .spawn(move || work(artefacts, &queue, &registry, &teller, &own))
             .map_err(|source| ArtefactError::Io { path: runs.into(), source })?;
-        Ok(Scribe { tasks, reports, thread })
+        Ok(Scribe { tasks, runs: runs.to_path_buf(), load, thread })
     }
 
     fn give(&self, task: Task) {
@@ -70,7 +81,7 @@ impl Scribe {
     }
 
     pub(super) fn report(&self, report: RunReport) {
-        self.reports.fetch_add(1, Ordering::AcqRel);
+        self.load.reports.fetch_add(1, Ordering::AcqRel);
         self.give(Task::Report(Box::new(report)));
     }
 
@@ -85,7 +96,17 @@ impl Scribe {
 
     /// Whether all reports given are written.
     pub(super) fn is_idle(&self) -> bool {
-        self.reports.load(Ordering::Acquire) == 0
+        self.load.reports.load(Ordering::Acquire) == 0
+    }
+
+    /// What the last report took.
+    pub(super) fn took(&self) -> Duration {
+        Duration::from_millis(self.load.took.load(Ordering::Acquire))
+    }
+
+    /// Whether a run's files were written after it came to stand so.
+    pub(super) fn is_current(&self, summary: &RunSummary) -> bool {
+        artefacts::is_current(&self.runs, summary)
     }
 
     /// Waits until everything is written.
@@ -96,7 +117,7 @@ impl Scribe {
     }
 }
 
-fn work(mut artefacts: Artefacts, queue: &Receiver<Task>, registry: &Registry, teller: &Teller, reports: &AtomicUsize) {
+fn work(mut artefacts: Artefacts, queue: &Receiver<Task>, registry: &Registry, teller: &Teller, load: &Load) {
     let (watchers, _) = broadcast::channel(BACKLOG);
     let complain = |error: ArtefactError| teller.warn("artefacts", error.to_string());
     while let Ok(task) = queue.recv() {
@@ -110,8 +131,10 @@ fn work(mut artefacts: Artefacts, queue: &Receiver<Task>, registry: &Registry, t
                 }
             }
             Task::Report(report) => {
+                let began = Instant::now();
                 artefacts.report(&report).unwrap_or_else(complain);
-                reports.fetch_sub(1, Ordering::AcqRel);
+                load.took.store(began.elapsed().as_millis() as u64, Ordering::Release);
+                load.reports.fetch_sub(1, Ordering::AcqRel);
             }
             Task::Adapter(adapter) => {
                 let Adapter { run, plan, values, reply } = *adapter;

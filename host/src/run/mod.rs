@@ -68,6 +68,13 @@ pub enum Effect {
     },
     /// Something happened.
     Event(RunEvent),
+    /// A message that belongs to no run was dropped.
+    Dropped {
+        /// From whom.
+        device: DeviceName,
+        /// Why.
+        reason: String,
+    },
     /// A round ended with these values; whoever has examples may measure them.
     RoundEnded {
         /// The run.

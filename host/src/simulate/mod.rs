@@ -226,7 +226,7 @@ impl<'a> World<'a> {
                     let name = self.topics.name(&topic);
                     self.follower.hear(&topic, &name, &payload)?;
                 }
-                Effect::Event(_) => {}
+                Effect::Event(_) | Effect::Dropped { .. } => {}
                 Effect::RoundEnded { run, round, values } => {
                     if let Some((test, every)) = &self.test
                         && ((round + 1).is_multiple_of(*every) || round + 1 == self.plan.rounds)
