@@ -9,7 +9,8 @@ use fedtt_tests::{Process, Word, data, json};
 use serde_json::Value;
 
 const LABELS: [&str; 3] = ["electrical", "mechanical", "network"];
-const TEXTS: [&str; 3] = ["the breaker of cabinet tripped", "the bearing of the pump screams", "no link to the gateway"];
+const TEXTS: [&str; 3] =
+    ["the breaker of cabinet tripped", "the bearing of the pump screams", "no link to the gateway"];
 
 /// A fleet in a folder.
 struct Fleet {
@@ -58,7 +59,16 @@ impl Fleet {
             let (file, state) = (self.path(&format!("{name}.tsv")), self.path(&name));
             write_examples(&file, device);
             let words: [Word<'_>; 11] = [
-                &"run", &"--broker", &url, &"--name", &name, &"--data", &file, &"--state", &state, &"--set",
+                &"run",
+                &"--broker",
+                &url,
+                &"--name",
+                &name,
+                &"--data",
+                &file,
+                &"--state",
+                &state,
+                &"--set",
                 &"engine.engine=\"tract\"",
             ];
             self.devices.push(Process::start("fedtt-edge", &words));

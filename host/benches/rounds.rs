@@ -39,7 +39,10 @@ fn main() {
     let number = |name: &str| given(name).map(|text| text.parse::<usize>().unwrap());
     let values = number("--values").unwrap_or(60_000);
     println!("no-op training, {encoding:?} both ways, on the disk of {}", std::env::temp_dir().display());
-    println!("{:>8} {:>10} {:>12} {:>12} {:>12} {:>10}", "clients", "values", "payload, B", "median, ms", "p90, ms", "host, MB");
+    println!(
+        "{:>8} {:>10} {:>12} {:>12} {:>12} {:>10}",
+        "clients", "values", "payload, B", "median, ms", "p90, ms", "host, MB"
+    );
     let cases = number("--clients").map_or(vec![2, 8, 32], |clients| vec![clients]);
     for clients in cases {
         let rounds = number("--rounds").unwrap_or(100) as u32;
@@ -200,7 +203,9 @@ impl Fake {
                 let digest = chunk.parcel.digest;
                 let whole = self.change.as_mut().and_then(|assembly| assembly.add(chunk).unwrap());
                 if let Some(payload) = whole {
-                    let Message::Tensors(tensors) = Message::decode(&payload, 1 << 30).unwrap() else { panic!("no change") };
+                    let Message::Tensors(tensors) = Message::decode(&payload, 1 << 30).unwrap() else {
+                        panic!("no change")
+                    };
                     if let Some((plan, _)) = &self.plan {
                         tensors.values(&plan.layout).unwrap();
                     }

@@ -68,8 +68,17 @@ impl From<StoreError> for RequestError {
     }
 }
 
+/// A run that the host cannot carry on, and why.
+struct Faulty(RunId, Box<RunError>);
+
 /// Most updates being put together at a time; beyond, the oldest is dropped and asked for again.
 const MOST_ASSEMBLIES: usize = 4096;
+
+/// Milliseconds without a further device after which those there are taken to be all that will come at once.
+const QUIET: u64 = 300;
+
+/// As long devices that announce themselves are waited for.
+const GATHERING: u64 = 2_000;
 
 /// Most devices that are remembered.
 const MOST_DEVICES: usize = 100_000;
@@ -81,6 +90,8 @@ pub struct Coordinator {
     devices: BTreeMap<DeviceName, Device>,
     /// By device and run; with the time of the last chunk.
     assemblies: BTreeMap<(DeviceName, RunId), (u32, Assembly, u64)>,
+    /// Since when, and until when, the devices of a broker that is new to the host are waited for.
+    gathering: (u64, u64),
     /// Messages that belong to no run.
     refused: Refused,
     effects: Vec<Effect>,
@@ -97,6 +108,7 @@ impl Coordinator {
             runs: BTreeMap::new(),
             devices: BTreeMap::new(),
             assemblies: BTreeMap::new(),
+            gathering: (0, 0),
             refused: Refused::default(),
             effects: Vec::new(),
         };
@@ -109,7 +121,8 @@ impl Coordinator {
         self.runs.clear();
         self.assemblies.clear();
         for id in changes.runs()? {
-            let refuse = |e: fedtt_wire::names::NameError| StoreError::Content { what: "a run".into(), reason: e.to_string() };
+            let refuse =
+                |e: fedtt_wire::names::NameError| StoreError::Content { what: "a run".into(), reason: e.to_string() };
             let id = RunId::new(id).map_err(refuse)?;
             if let Some(mut run) = Run::restore(id.clone(), now, &changes)? {
                 self.effects.extend(run.finish(&changes)?);
@@ -120,11 +133,14 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Everything retained, again: for a broker that may have lost it.
+    /// Everything retained, again: for a broker that may have lost it. Devices count as away until it says otherwise: of those
+    /// that left together with a broker nobody ever hears. No round begins until those that are there had time to say so.
     ///
     /// # Errors
     /// When the store fails.
     pub fn republish(&mut self, now: u64) -> Result<Vec<Effect>, RunError> {
+        self.devices.values_mut().for_each(|device| device.presence.online = false);
+        self.gathering = (now, now + QUIET);
         self.reload(now)?;
         Ok(std::mem::take(&mut self.effects))
     }
@@ -151,7 +167,9 @@ impl Coordinator {
 
     /// When time alone brings something next.
     pub fn due(&self) -> Option<u64> {
-        self.runs.values().filter_map(Run::due).filter(|&due| due != u64::MAX).min()
+        let (began, until) = self.gathering;
+        let gathered = (until > began).then_some(until);
+        self.runs.values().filter_map(Run::due).chain(gathered).filter(|&due| due != u64::MAX).min()
     }
 
     /// Takes inputs in and lets time pass.
@@ -163,8 +181,8 @@ impl Coordinator {
         let outcome = self.take_in(inputs, now, &changes);
         match outcome {
             Ok(()) => changes.commit()?,
-            Err((_, RunError::Store(error))) => return Err(error.into()),
-            Err((run, error)) => {
+            Err(Faulty(_, error)) if matches!(*error, RunError::Store(_)) => return Err(*error),
+            Err(Faulty(run, error)) => {
                 drop(changes);
                 self.effects.clear();
                 self.pause_faulty(&run, &error, now)?;
@@ -185,7 +203,7 @@ impl Coordinator {
         Ok(())
     }
 
-    fn take_in(&mut self, inputs: Vec<Input>, now: u64, changes: &Changes) -> Result<(), (RunId, RunError)> {
+    fn take_in(&mut self, inputs: Vec<Input>, now: u64, changes: &Changes) -> Result<(), Faulty> {
         for input in inputs {
             match input {
                 Input::Message { topic: Topic::Presence(device), payload } => self.presence(device, &payload, now),
@@ -195,15 +213,20 @@ impl Coordinator {
                 Input::Message { .. } => self.refused.foreign += 1,
                 Input::Measured { run, round, values, measured } => {
                     if let Some(found) = self.runs.get_mut(&run) {
-                        found.measured(round, values, measured, now, changes).map_err(|e| (run, e))?;
+                        found.measured(round, values, measured, now, changes).map_err(|e| Faulty(run, e.into()))?;
                     }
                 }
             }
         }
-        let candidates = self.candidates();
+        let (began, until) = self.gathering;
+        // A clock that was set back is waited for no longer.
+        if !(began..until).contains(&now) {
+            self.gathering = (0, 0);
+        }
+        let candidates = (self.gathering == (0, 0)).then(|| self.candidates());
         for (id, run) in &mut self.runs {
-            run.tick(now, &candidates, changes).map_err(|e| (id.clone(), e))?;
-            self.effects.extend(run.finish(changes).map_err(|e| (id.clone(), e))?);
+            run.tick(now, candidates.as_deref(), changes).map_err(|e| Faulty(id.clone(), e.into()))?;
+            self.effects.extend(run.finish(changes).map_err(|e| Faulty(id.clone(), e.into()))?);
         }
         Ok(())
     }
@@ -229,6 +252,9 @@ impl Coordinator {
                 self.refused.foreign += 1;
             }
             Ok(Message::Presence(presence)) => {
+                if let (began, until @ 1..) = self.gathering {
+                    self.gathering.1 = until.max(now + QUIET).min(began + GATHERING);
+                }
                 let known = self.devices.remove(&name);
                 let last_refusal = known.and_then(|device| device.last_refusal);
                 self.devices.insert(name, Device { presence, last_seen: now, last_refusal });
@@ -244,7 +270,7 @@ impl Coordinator {
         self.effects.push(Effect::Dropped { device: device.clone(), reason });
     }
 
-    fn uplink(&mut self, device: &DeviceName, payload: &[u8], now: u64, changes: &Changes) -> Result<(), (RunId, RunError)> {
+    fn uplink(&mut self, device: &DeviceName, payload: &[u8], now: u64, changes: &Changes) -> Result<(), Faulty> {
         if let Some(known) = self.devices.get_mut(device) {
             known.last_seen = now;
         }
@@ -280,7 +306,7 @@ impl Coordinator {
             return Ok(());
         };
         let outcome = match message {
-            Message::Chunk(chunk) => return self.chunk(device, chunk, now, changes).map_err(|e| (run, e)),
+            Message::Chunk(chunk) => return self.chunk(device, chunk, now, changes).map_err(|e| Faulty(run, e.into())),
             Message::Progress(progress) => {
                 found.progressed(device, progress);
                 Ok(())
@@ -295,7 +321,7 @@ impl Coordinator {
             }
             _ => Ok(()),
         };
-        outcome.map_err(|e| (run, e))
+        outcome.map_err(|e| Faulty(run, e.into()))
     }
 
     /// Puts an update's chunks together.
@@ -314,7 +340,8 @@ impl Coordinator {
             return Ok(());
         }
         let key = (device.clone(), chunk.run.clone());
-        if self.assemblies.get(&key).is_some_and(|(of, assembly, _)| *of != round || assembly.parcel() != &chunk.parcel) {
+        if self.assemblies.get(&key).is_some_and(|(of, assembly, _)| *of != round || assembly.parcel() != &chunk.parcel)
+        {
             self.assemblies.remove(&key);
         }
         let limit = run.layout().limit();

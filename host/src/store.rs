@@ -67,6 +67,9 @@ pub struct Changes {
     written: Cell<bool>,
 }
 
+/// What a walk over updates hands each of them to: the device's name and the bytes.
+pub(crate) type Visit<'a, E> = dyn FnMut(&str, &[u8]) -> Result<(), E> + 'a;
+
 /// Part of a run's state.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Part {
@@ -176,7 +179,13 @@ impl Changes {
     }
 
     /// Keeps an accepted update.
-    pub(crate) fn put_update(&self, run: &RunId, round: u32, from: &DeviceName, bytes: &[u8]) -> Result<(), StoreError> {
+    pub(crate) fn put_update(
+        &self,
+        run: &RunId,
+        round: u32,
+        from: &DeviceName,
+        bytes: &[u8],
+    ) -> Result<(), StoreError> {
         self.table(UPDATES)?.insert((run.as_str(), round, from.as_str()), bytes)?;
         Ok(())
     }
@@ -186,7 +195,7 @@ impl Changes {
         &self,
         run: &RunId,
         round: u32,
-        visit: &mut dyn FnMut(&str, &[u8]) -> Result<(), E>,
+        visit: &mut Visit<'_, E>,
     ) -> Result<(), E> {
         let fail = |e: redb::Error| E::from(StoreError::Database(Box::new(e)));
         let table = self.transaction.open_table(UPDATES).map_err(|e| fail(e.into()))?;

@@ -19,8 +19,11 @@ fn every_command_shows_an_example() {
     for command in commands.chain([vec!["device", "list"], vec!["device", "show"], vec!["serve"]]) {
         let help = fedtt(&[command.clone(), vec!["--help"]].concat());
         let text = String::from_utf8(help.stdout).unwrap();
-        assert!(text.contains("Example") && text.contains(&format!("  fedtt {}", command.join(" ")))
-            || text.contains(&format!("Example: fedtt {}", command.join(" "))), "{text}");
+        assert!(
+            text.contains("Example") && text.contains(&format!("  fedtt {}", command.join(" ")))
+                || text.contains(&format!("Example: fedtt {}", command.join(" "))),
+            "{text}"
+        );
     }
     let help = fedtt(&["--help"]);
     assert!(String::from_utf8(help.stdout).unwrap().contains("Exit codes"));

@@ -121,7 +121,11 @@ fn result(device: &DeviceName, job: &Job) -> LocalResult {
     };
     let residual = job.globals.iter().map(|values| ArrayD::from_elem(values.raw_dim(), counted + 1.0)).collect();
     LocalResult {
-        tensors: if job.goal == Goal::Train { job.globals.iter().enumerate().map(change).collect() } else { Vec::new() },
+        tensors: if job.goal == Goal::Train {
+            job.globals.iter().enumerate().map(change).collect()
+        } else {
+            Vec::new()
+        },
         examples: 9 + u64::from(own % 5),
         steps: 1,
         loss: 1.0,

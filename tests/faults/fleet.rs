@@ -213,7 +213,8 @@ impl Fleet {
         assert_eq!(records.len() as u64, rounds + 1, "the last round measures");
         for (i, record) in records.iter().enumerate() {
             let counted: Vec<&String> = record["contributions"].as_object().unwrap().keys().collect();
-            assert_eq!((record["round"].as_u64(), counted), (Some(i as u64), devices.iter().map(|d| d.to_string()).collect::<Vec<_>>().iter().collect()), "{record}");
+            assert_eq!(record["round"].as_u64(), Some(i as u64), "{record}");
+            assert_eq!(counted, devices, "{record}");
         }
         let summary: Value = serde_json::from_slice(&self.file("summary.json")).unwrap();
         assert_eq!(summary["updates"].as_u64(), Some(rounds * devices.len() as u64), "{summary}");

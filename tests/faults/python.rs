@@ -1,7 +1,7 @@
 //! Clients written from the specification alone, in Python.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::fleet::Fleet;
@@ -9,6 +9,19 @@ use crate::fleet::Fleet;
 const PLAN: &str = "name = 'python'\nrounds = 4\nseed = 7\n[model]\nlabels = ['a', 'b', 'c']\nmax_length = 16\n\
     [adapter]\nbottleneck = 8\nrank = 2\n[schedule]\ncores = 'ends-and-one'\n[selection]\nmin = 2\n[collection]\ncount = { min = 2 }\n\
     [wire]\nchunk = 4096\n";
+
+/// A client, killed when dropped.
+struct Client(Option<Child>);
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            // Errors: it has ended already.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
 
 #[test]
 #[ignore = "needs Python with cbor2, zstandard and paho-mqtt; FEDTT_PYTHON names it"]
@@ -20,12 +33,12 @@ fn clients_in_another_language_take_part() {
     let start = |name: &str| {
         let mut command = Command::new(&python);
         command.arg(&program).args(["--broker", &broker, "--bundle", fleet.bundle(), "--name", name]);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        Client(Some(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()))
     };
     let clients = [start("python-0"), start("python-1")];
     fleet.wait();
-    for client in clients {
-        let output = client.wait_with_output().unwrap();
+    for mut client in clients {
+        let output = client.0.take().unwrap().wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
         assert!(said.contains("5 updates accepted"), "{said}");

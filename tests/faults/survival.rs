@@ -61,7 +61,9 @@ fn disturbed(mosquitto: Option<Mosquitto>, seed: u32, most: u32) -> (Vec<u8>, u3
     let (_, adapter) = fleet.outcome(ROUNDS, &DEVICES);
     let [hosts, devices, brokers] = killed;
     let broker = if within { "hosts for their brokers" } else { "brokers" };
-    eprintln!("seed {seed}: killed {hosts} hosts, {devices} devices, {brokers} {broker}; lost, doubled, damaged, held back: {mistreated:?}");
+    eprintln!(
+        "seed {seed}: killed {hosts} hosts, {devices} devices, {brokers} {broker}; lost, doubled, damaged, held back: {mistreated:?}"
+    );
     (adapter, killed.iter().sum())
 }
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A device written from models/wire/SPEC.md alone: takes part in every round it is asked for.
 
-    python client.py --broker HOST:PORT --fleet FLEET --name NAME --bundle HASH [--step 0.001] [--rounds N]
+    python client.py --broker HOST:PORT --fleet FLEET --name NAME --bundle HASH [--step 0.001]
 
 It does not train: it moves every value it may train by --step, which is enough to show that both ends understand each
 other. Ends when the run does. Needs cbor2, zstandard and paho-mqtt.

@@ -146,7 +146,11 @@ pub(crate) fn run(args: &DemoArgs, as_json: bool) -> anyhow::Result<Outcome> {
     let reports: Vec<_> = finished.iter().map(|f| f.report.clone()).collect();
     std::fs::write(&page, report::html(&reports)).with_context(|| format!("cannot write {}", page.display()))?;
     let text = format!("\n{}\nReport: {}\n", shown(&finished), page.display());
-    Ok(Outcome { text, data: json!({ "report": page, "runs": finished.iter().map(data).collect::<Vec<_>>() }), ok: true })
+    Ok(Outcome {
+        text,
+        data: json!({ "report": page, "runs": finished.iter().map(data).collect::<Vec<_>>() }),
+        ok: true,
+    })
 }
 
 /// What a device sends and receives in a round, in the mean.
@@ -183,7 +187,10 @@ fn shown(all: &[Finished]) -> String {
     };
     let header = ["method", metric.as_str(), "trained", "update", "up", "down", "time"];
     let rows: Vec<Vec<String>> = all.iter().map(row).collect();
-    format!("{}  per device and round: values trained, the update's bytes, all bytes at the socket\n", table(&header, &rows))
+    format!(
+        "{}  per device and round: values trained, the update's bytes, all bytes at the socket\n",
+        table(&header, &rows)
+    )
 }
 
 fn data(f: &Finished) -> Value {

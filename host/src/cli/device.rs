@@ -77,7 +77,10 @@ pub(crate) fn run(command: Command) -> anyhow::Result<Outcome> {
                     ]
                 };
                 let rows: Vec<Vec<String>> = devices.iter().map(row).collect();
-                table(&["device", "presence", "last seen", "examples", "labels", "engine", "runs", "last refusal"], &rows)
+                table(
+                    &["device", "presence", "last seen", "examples", "labels", "engine", "runs", "last refusal"],
+                    &rows,
+                )
             };
             Ok(Outcome { text: shown, data, ok: true })
         }

@@ -202,8 +202,7 @@ fn report(entries: &[Entry]) -> String {
             format!("{:.0} s", mean(&own.iter().map(|e| e.seconds).collect::<Vec<_>>())),
         ]);
     }
-    let header =
-        ["plan", "last five", "spread", "best", "trained", "as fp32", "update", "up", "down", "time"];
+    let header = ["plan", "last five", "spread", "best", "trained", "as fp32", "update", "up", "down", "time"];
     format!(
         "{}\nlast five: mean of the last five measurements, over seeds; spread: largest less smallest over seeds; update: \
          payload; up, down: MQTT packets; all per client and round.\n",

@@ -101,7 +101,7 @@ impl Client {
     ///
     /// # Errors
     /// When the host goes away.
-    pub fn next(&mut self) -> Result<Watched, ControlError> {
+    pub fn hear_next(&mut self) -> Result<Watched, ControlError> {
         self.stream.get_ref().set_read_timeout(None).map_err(|source| self.failed(source))?;
         match self.hear()? {
             Said::Event(event) => Ok(Watched::Event(event)),
@@ -112,7 +112,9 @@ impl Client {
 
     fn failed(&self, source: io::Error) -> ControlError {
         match source.kind() {
-            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => ControlError::Gone { path: self.path.clone() },
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
+                ControlError::Gone { path: self.path.clone() }
+            }
             _ => ControlError::Io { path: self.path.clone(), source },
         }
     }

@@ -102,4 +102,3 @@ async fn serve(stream: UnixStream, desk: Arc<Desk>) -> io::Result<()> {
         }
     }
 }
-

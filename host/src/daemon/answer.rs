@@ -101,12 +101,18 @@ impl Desk {
 }
 
 /// Everything about a plan that needs its bundle and files.
-fn prepare(text: &str, path: &std::path::Path, test: &[PathBuf], registry: &Registry) -> Result<(Plan, Blueprint), String> {
+fn prepare(
+    text: &str,
+    path: &std::path::Path,
+    test: &[PathBuf],
+    registry: &Registry,
+) -> Result<(Plan, Blueprint), String> {
     let (plan, source) = model::resolve(text, path).map_err(|e| e.to_string())?;
     let blueprint = model::blueprint(&plan, &source).map_err(|e| format!("{}: {e}", path.display()))?;
     measuring::read(test, plan.model.task).map_err(|e| format!("{e:#}"))?;
     let named = toml::from_str::<Plan>(text).map(|plan| plan.model.bundle).unwrap_or_default();
-    let folder = path.parent().map(|parent| parent.join(&named)).filter(|folder| named != model::EMBEDDED && folder.exists());
+    let folder =
+        path.parent().map(|parent| parent.join(&named)).filter(|folder| named != model::EMBEDDED && folder.exists());
     registry.add(source, folder).map_err(|e| e.to_string())?;
     Ok((plan, blueprint))
 }
@@ -170,8 +176,7 @@ impl Hub {
     fn plain(&mut self, request: Request) -> Result<Result<Value, String>, DaemonError> {
         Ok(match request {
             Request::List => {
-                let runs: Vec<Value> =
-                    self.coordinator.runs().values().map(|run| json!(run.summary())).collect();
+                let runs: Vec<Value> = self.coordinator.runs().values().map(|run| json!(run.summary())).collect();
                 Ok(json!({ "runs": runs }))
             }
             Request::Show { run } => self.show(&run)?,

@@ -203,7 +203,9 @@ mod tests {
         let shown: String = text
             .lines()
             .map(|line| match line.strip_prefix("# ") {
-                Some(set) if set.starts_with('[') || set.split_once(" = ").is_some_and(|(k, _)| !k.contains(' ')) => set,
+                Some(set) if set.starts_with('[') || set.split_once(" = ").is_some_and(|(k, _)| !k.contains(' ')) => {
+                    set
+                }
                 _ => line,
             })
             .map(|line| format!("{line}\n"))

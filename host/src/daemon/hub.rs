@@ -132,6 +132,8 @@ impl Hub {
                     self.outbox.set_connected(true);
                     self.teller.say(Told::Connected);
                     if !session_present {
+                        // What came over the connection before is older than what the broker says now.
+                        self.turn(std::mem::take(inputs))?;
                         let effects = self.coordinator.republish(now())?;
                         // It is the broker that was restarted, not the runs.
                         let restored = |effect: &Effect| matches!(effect, Effect::Event(e) if e.what == What::Restored);

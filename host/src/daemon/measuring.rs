@@ -42,7 +42,11 @@ struct Loaded {
 
 impl Measuring {
     /// Starts the thread; what it measured goes to `done`.
-    pub(super) fn start(registry: Arc<Registry>, done: UnboundedSender<Input>, teller: Teller) -> std::io::Result<Self> {
+    pub(super) fn start(
+        registry: Arc<Registry>,
+        done: UnboundedSender<Input>,
+        teller: Teller,
+    ) -> std::io::Result<Self> {
         let (jobs, queue) = channel();
         // Not joined: what it measures when the host stops is measured for nobody.
         let _thread = std::thread::Builder::new()

@@ -24,7 +24,10 @@ use fedtt_wire::{FleetName, Topics};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use config::{ConfigError, EmbeddedSettings, EvaluationSettings, HostConfig, ReconnectSettings, TlsSettings, WebSettings, state_folder};
+pub use config::{
+    ConfigError, EmbeddedSettings, EvaluationSettings, HostConfig, ReconnectSettings, TlsSettings, WebSettings,
+    state_folder,
+};
 pub use registry::RegistryError;
 pub use tell::{Tell, Told};
 

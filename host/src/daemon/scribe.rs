@@ -144,7 +144,9 @@ fn work(mut artefacts: Artefacts, queue: &Receiver<Task>, registry: &Registry, t
                     .and_then(|source| artefacts.adapter(&run, &plan, &source, &values).map_err(|e| e.to_string()));
                 match (reply, written) {
                     (Some(reply), written) => drop(reply.send(written)),
-                    (None, Err(reason)) => teller.warn(run.as_str(), format!("the adapter cannot be written: {reason}")),
+                    (None, Err(reason)) => {
+                        teller.warn(run.as_str(), format!("the adapter cannot be written: {reason}"))
+                    }
                     (None, Ok(_)) => {}
                 }
             }

@@ -7,7 +7,7 @@ use fedtt_wire::{DeviceName, RunId};
 use super::tell::Teller;
 use crate::coordinator::{Coordinator, Device};
 use crate::record::Status;
-use crate::run::Run;
+use crate::run::{Current, Run};
 use crate::web::snapshot::{Broker, DeviceView, MemberState, MemberView, Phase, RoundView, RunView, Snapshot};
 
 /// Points of a run's quality that are shown.
@@ -75,8 +75,9 @@ pub(super) fn round(run: &Run, devices: &BTreeMap<DeviceName, Device>) -> Option
     }
     let plan = run.plan();
     let needed = plan.selection.min as usize;
-    let member = |device: &DeviceName, state| MemberView { device: device.clone(), state, step: 0, steps: 0, loss: None };
-    let Some((cohort, accepted, progress)) = run.collecting() else {
+    let member =
+        |device: &DeviceName, state| MemberView { device: device.clone(), state, step: 0, steps: 0, loss: None };
+    let Some(Current { cohort, accepted, progress }) = run.collecting() else {
         let labels = &plan.selection.labels;
         let fits = |device: &Device| {
             let presence = &device.presence;

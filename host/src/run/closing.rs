@@ -92,7 +92,11 @@ impl Run {
         let not_before = now + PAUSE_BETWEEN_ATTEMPTS * u64::from(attempt);
         self.record.phase = Phase::Selecting(Selecting { attempt, not_before, record });
         if attempt > self.record.plan.collection.retries {
-            self.rest(now, Status::Paused, Some(format!("round {} failed {attempt} times: {reason}", self.record.round)));
+            self.rest(
+                now,
+                Status::Paused,
+                Some(format!("round {} failed {attempt} times: {reason}", self.record.round)),
+            );
         }
     }
 
@@ -103,10 +107,8 @@ impl Run {
         self.gather(&mut record, store)?;
         let measuring = self.is_measuring();
         self.note_measurement(&record, store)?;
-        if !measuring {
-            if let Err(error) = self.aggregate(&mut record, store) {
-                return self.no_aggregate(now, error, record, store);
-            }
+        if !measuring && let Err(error) = self.aggregate(&mut record, store) {
+            return self.no_aggregate(now, error, record, store);
         }
         store.put_record(&self.id, &record)?;
         store.drop_updates(&self.id, self.record.round)?;

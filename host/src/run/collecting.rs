@@ -156,7 +156,9 @@ impl Run {
     /// a cohort takes up memory.
     pub fn objection(&self, device: &DeviceName, round: u32) -> Option<String> {
         match &self.record.phase {
-            Phase::Collecting(_) if round != self.record.round => Some(format!("of round {round}, which has not begun")),
+            Phase::Collecting(_) if round != self.record.round => {
+                Some(format!("of round {round}, which has not begun"))
+            }
             Phase::Collecting(collecting) if collecting.cohort.contains(device) => None,
             Phase::Collecting(_) => Some("the device is not in the round's cohort".into()),
             _ => Some("no round goes on".into()),
@@ -219,7 +221,11 @@ impl Run {
     }
 
     /// The change an update makes to the values at `trained`.
-    pub(super) fn change_of(&self, update: &Update, trained: &[u32]) -> Result<Vec<ArrayD<f32>>, fedtt_wire::WireError> {
+    pub(super) fn change_of(
+        &self,
+        update: &Update,
+        trained: &[u32],
+    ) -> Result<Vec<ArrayD<f32>>, fedtt_wire::WireError> {
         let mut values = update.values(&self.layout, trained)?;
         if !self.record.plan.wire.uplink.delta {
             for (value, &place) in values.iter_mut().zip(trained) {

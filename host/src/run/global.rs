@@ -16,6 +16,8 @@ use crate::aggregate::{DriftHistory, ServerState};
 pub(crate) struct Global {
     /// What devices hold, to the bit.
     pub(crate) values: Vec<ArrayD<f32>>,
+    /// Of the values; many messages name it.
+    digest: Digest,
     /// What encoding the changes lost so far; part of the next change.
     carry: Vec<ArrayD<f32>>,
     pub(crate) server: ServerState,
@@ -44,11 +46,12 @@ fn unpack(Packed(tensors): &Packed, layout: &Layout) -> Result<Vec<ArrayD<f32>>,
 
 impl Global {
     pub(crate) fn new(values: Vec<ArrayD<f32>>, layout: &Layout) -> Self {
-        Global { values, carry: layout.zeros(), server: ServerState::default(), drift: DriftHistory::default() }
+        let digest = Digest::of_values(&values);
+        Global { values, digest, carry: layout.zeros(), server: ServerState::default(), drift: DriftHistory::default() }
     }
 
     pub(crate) fn digest(&self) -> Digest {
-        Digest::of_values(&self.values)
+        self.digest
     }
 
     pub(crate) fn stored(&self) -> Stored {
@@ -61,8 +64,10 @@ impl Global {
     }
 
     pub(crate) fn restored(stored: Stored, layout: &Layout) -> Result<Self, WireError> {
+        let values = unpack(&stored.values, layout)?;
         Ok(Global {
-            values: unpack(&stored.values, layout)?,
+            digest: Digest::of_values(&values),
+            values,
             carry: unpack(&stored.carry, layout)?,
             server: stored.server,
             drift: stored.drift,
@@ -93,6 +98,7 @@ impl Global {
             *carry = wanted - said;
             tensors.push(encoded);
         }
+        self.digest = Digest::of_values(&self.values);
         Ok(Tensors { run: run.clone(), state: self.digest(), places: places.to_vec(), tensors })
     }
 

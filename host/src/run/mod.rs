@@ -124,6 +124,17 @@ enum Phase {
     Resting,
 }
 
+/// A round that goes on.
+#[derive(Clone, Copy, Debug)]
+pub struct Current<'a> {
+    /// Who is asked.
+    pub cohort: &'a [DeviceName],
+    /// Whose updates are in.
+    pub accepted: &'a BTreeSet<DeviceName>,
+    /// How far the others are.
+    pub progress: &'a BTreeMap<String, Progress>,
+}
+
 /// A run.
 pub struct Run {
     id: RunId,
@@ -290,10 +301,12 @@ impl Run {
         self.record.round
     }
 
-    /// The cohort of the round that goes on, what is in of it, and how far the others are.
-    pub fn collecting(&self) -> Option<(&[DeviceName], &BTreeSet<DeviceName>, &BTreeMap<String, Progress>)> {
+    /// The round that goes on, if one does.
+    pub fn collecting(&self) -> Option<Current<'_>> {
         match &self.record.phase {
-            Phase::Collecting(collecting) => Some((&collecting.cohort, &self.accepted, &self.progress)),
+            Phase::Collecting(collecting) => {
+                Some(Current { cohort: &collecting.cohort, accepted: &self.accepted, progress: &self.progress })
+            }
             _ => None,
         }
     }
@@ -301,7 +314,9 @@ impl Run {
     /// When the round that goes on began, when it ends in any case, and who refused it.
     pub fn window(&self) -> Option<(u64, u64, &BTreeMap<String, String>)> {
         match &self.record.phase {
-            Phase::Collecting(c) => Some((c.began, c.began + self.record.plan.collection.longest(), &c.record.refusals)),
+            Phase::Collecting(c) => {
+                Some((c.began, c.began + self.record.plan.collection.longest(), &c.record.refusals))
+            }
             _ => None,
         }
     }
@@ -328,18 +343,19 @@ impl Run {
         Ok(std::mem::take(&mut self.effects))
     }
 
-    /// Time passes.
+    /// Time passes; without candidates no round begins.
     ///
     /// # Errors
     /// A fault of the host.
-    pub fn tick(&mut self, now: u64, candidates: &[Candidate], store: &Changes) -> Result<(), RunError> {
+    pub fn tick(&mut self, now: u64, candidates: Option<&[Candidate]>, store: &Changes) -> Result<(), RunError> {
         // Closing a round leads to selecting the next, which may begin at once.
         loop {
             let before = std::mem::discriminant(&self.record.phase);
-            match &self.record.phase {
-                Phase::Selecting(_) => self.select(now, candidates)?,
-                Phase::Collecting(_) => self.close_if_due(now, store)?,
-                Phase::Resting => {}
+            match (&self.record.phase, candidates) {
+                (Phase::Selecting(_), Some(candidates)) => self.select(now, candidates)?,
+                (Phase::Selecting(_), None) => {}
+                (Phase::Collecting(_), _) => self.close_if_due(now, store)?,
+                (Phase::Resting, _) => {}
             }
             if before == std::mem::discriminant(&self.record.phase) {
                 return Ok(());
@@ -351,7 +367,9 @@ impl Run {
     pub fn due(&self) -> Option<u64> {
         match &self.record.phase {
             Phase::Selecting(selecting) => Some(selecting.not_before),
-            Phase::Collecting(collecting) => Some(collecting.next_due(&self.record.plan.collection, self.accepted.len())),
+            Phase::Collecting(collecting) => {
+                Some(collecting.next_due(&self.record.plan.collection, self.accepted.len()))
+            }
             Phase::Resting => None,
         }
     }

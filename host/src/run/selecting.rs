@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use fedtt_wire::DeviceName;
-use rand::seq::SliceRandom;
 use rand::SeedableRng;
+use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 

@@ -107,7 +107,7 @@ impl Fleet {
                 }
                 Effect::Publish { topic, .. } => panic!("{topic:?}"),
                 Effect::Event(event) => self.events.push(event.what),
-                Effect::RoundEnded { .. } => {}
+                Effect::RoundEnded { .. } | Effect::Dropped { .. } => {}
             }
         }
     }
@@ -210,7 +210,11 @@ fn a_run_goes_through_its_rounds_and_leaves_nothing_retained() {
             assert!(value.iter().all(|x| (x - 25.0 / 8.0).abs() < 1e-5), "{value}");
             values[place] += &value;
         }
-        assert_eq!(Digest::of_values(&values), fleet.manifest().state, "devices that follow the changes hold the state");
+        assert_eq!(
+            Digest::of_values(&values),
+            fleet.manifest().state,
+            "devices that follow the changes hold the state"
+        );
         assert_eq!(fleet.manifest().counted, [device(0), device(1), device(2)]);
     }
     assert_eq!(fleet.manifest().goal, fedtt_wire::message::Goal::Measure);
@@ -219,7 +223,10 @@ fn a_run_goes_through_its_rounds_and_leaves_nothing_retained() {
     assert_eq!(fleet.retained, BTreeMap::new());
     let changes = fleet.coordinator.store().begin().unwrap();
     let records = changes.records(&fleet.run).unwrap();
-    assert_eq!(records.iter().map(|r| (r.round, r.contributions.len())).collect::<Vec<_>>(), [(0, 3), (1, 3), (2, 3), (3, 3)]);
+    assert_eq!(
+        records.iter().map(|r| (r.round, r.contributions.len())).collect::<Vec<_>>(),
+        [(0, 3), (1, 3), (2, 3), (3, 3)]
+    );
 }
 
 #[test]
@@ -330,7 +337,11 @@ fn a_round_closes_with_enough_and_fails_with_too_few() {
     assert!(fleet.events.iter().any(|e| matches!(e, What::RoundFailed { reason } if reason.contains("2 needed"))));
     fleet.wait(6_000);
     assert_eq!((fleet.manifest().round, fleet.manifest().attempt), (0, 1));
-    assert_eq!(fleet.deliver(0, fleet.update(0, 1.0, 1)), Outcome::Duplicate, "finished work counts in the next attempt");
+    assert_eq!(
+        fleet.deliver(0, fleet.update(0, 1.0, 1)),
+        Outcome::Duplicate,
+        "finished work counts in the next attempt"
+    );
     fleet.deliver(1, fleet.update(1, 1.0, 1));
     fleet.wait(61_000);
     assert_eq!(fleet.manifest().round, 1);

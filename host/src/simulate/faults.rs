@@ -92,7 +92,7 @@ impl Faults {
 ///
 /// # Errors
 /// When the update is spoilt already.
-pub fn spoil(update: &mut Update, fault: Fault) -> Result<(), WireError> {
+pub(super) fn spoil(update: &mut Update, fault: Fault) -> Result<(), WireError> {
     let factor = match fault {
         Fault::Nan => f32::NAN,
         Fault::Flip => -10.0,

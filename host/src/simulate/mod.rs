@@ -273,16 +273,15 @@ impl<'a> World<'a> {
     /// The cohort works on the round that goes on, or time passes until something is due.
     fn turn(&mut self) -> Result<(), SimulationError> {
         let manifest = self.follower.manifest.clone();
-        let fresh = manifest.filter(|m| {
-            m.goal != fedtt_wire::message::Goal::Rest && self.worked != Some((m.round, m.attempt))
-        });
+        let fresh =
+            manifest.filter(|m| m.goal != fedtt_wire::message::Goal::Rest && self.worked != Some((m.round, m.attempt)));
         let Some(manifest) = fresh else { return self.pass_time() };
         self.worked = Some((manifest.round, manifest.attempt));
         let Some(globals) = self.follower.state(&manifest.state).map(<[ArrayD<f32>]>::to_vec) else {
             return Err(WireError::Checksum("global state").into());
         };
         let run = &self.coordinator.runs()[&self.run];
-        let counted = |name: &DeviceName| run.collecting().is_some_and(|(_, accepted, _)| accepted.contains(name));
+        let counted = |name: &DeviceName| run.collecting().is_some_and(|current| current.accepted.contains(name));
         let asked = manifest.cohort.iter().filter(|name| !counted(name));
         let cohort: Vec<usize> = asked.filter_map(|name| self.places.get(name).copied()).collect();
         let (round, of, watcher) = (manifest.round, cohort.len(), self.watcher);

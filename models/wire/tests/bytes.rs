@@ -17,7 +17,13 @@ use rand_distr::{Distribution, StandardNormal};
 fn bert_base(config: &AdapterConfig) -> AdapterSet {
     let kinds = [SiteKind::Attention, SiteKind::Mlp, SiteKind::Query, SiteKind::Value];
     let sites = (0..12).flat_map(|block| {
-        kinds.map(|kind| Site { id: format!("block.{block}.{kind:?}").to_lowercase(), kind, block, input: 768, output: 768 })
+        kinds.map(|kind| Site {
+            id: format!("block.{block}.{kind:?}").to_lowercase(),
+            kind,
+            block,
+            input: 768,
+            output: 768,
+        })
     });
     AdapterSet::new(config, &sites.collect::<Vec<_>>(), Some(HeadSize { input: 768, outputs: 2 }), 0).unwrap()
 }
@@ -79,7 +85,10 @@ fn updates_of_bert_base_keep_within_their_budget() {
         ("FedTT update, bf16", update(&fedtt, &all, Encoding::Bf16), 100_000),
     ];
     for (what, bytes, budget) in sizes {
-        println!("{what}: {bytes} bytes, {:.1} times fewer than LoRA in float32 ({lora_fp32})", lora_fp32 as f64 / bytes as f64);
+        println!(
+            "{what}: {bytes} bytes, {:.1} times fewer than LoRA in float32 ({lora_fp32})",
+            lora_fp32 as f64 / bytes as f64
+        );
         assert!(bytes <= budget, "{what}: {bytes} bytes");
         assert!(bytes * 10 <= lora_fp32, "{what}: {bytes} bytes against {lora_fp32}");
     }

@@ -134,8 +134,7 @@ fn messages_have_the_bytes_they_had() {
 
 #[test]
 fn damaged_and_made_up_messages_are_refused_without_harm() {
-    let whole: Vec<Vec<u8>> =
-        messages().values().flat_map(|m| [m.encode(0).unwrap(), m.encode(3).unwrap()]).collect();
+    let whole: Vec<Vec<u8>> = messages().values().flat_map(|m| [m.encode(0).unwrap(), m.encode(3).unwrap()]).collect();
     let rounds = std::env::var("FEDTT_FUZZ").ok().and_then(|n| n.parse().ok()).unwrap_or(20_000);
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     let mut understood = 0;

@@ -37,9 +37,11 @@ pub(crate) enum Command {
         3 stopped.\nWith --json it prints one JSON object a line: events, then the envelope.")]
     Watch(Named),
     /// Wait for a run's end, silently
-    #[command(after_help = "Example: fedtt run wait reports-1 && fedtt run export reports-1 -o adapter.safetensors\n\n\
+    #[command(
+        after_help = "Example: fedtt run wait reports-1 && fedtt run export reports-1 -o adapter.safetensors\n\n\
         Exit codes: 0 finished, 1 failed, 2 wrong usage, 3 stopped, or paused because it cannot go on by itself.\n\
-        A run an operator paused is waited for.")]
+        A run an operator paused is waited for."
+    )]
     Wait(Named),
     /// Finish the round that goes on, then wait
     #[command(after_help = "Example: fedtt run pause reports-1")]

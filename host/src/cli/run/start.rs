@@ -52,8 +52,7 @@ pub(super) fn plan(_: &PlanArgs) -> anyhow::Result<Outcome> {
 }
 
 pub(super) fn run(args: &StartArgs, as_json: bool) -> anyhow::Result<Outcome> {
-    let plan =
-        std::fs::read_to_string(&args.plan).with_context(|| format!("cannot read {}", args.plan.display()))?;
+    let plan = std::fs::read_to_string(&args.plan).with_context(|| format!("cannot read {}", args.plan.display()))?;
     let absolute = |path: &PathBuf| std::path::absolute(path).with_context(|| path.display().to_string());
     let request = Request::Start {
         plan,

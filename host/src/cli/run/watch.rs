@@ -62,7 +62,7 @@ fn listen(
         return Ok(());
     }
     loop {
-        let heard = match client.next()? {
+        let heard = match client.hear_next()? {
             Watched::Event(event) => Heard::Event(event),
             Watched::Missed(events) => Heard::Missed(events),
         };

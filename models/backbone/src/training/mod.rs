@@ -191,7 +191,15 @@ impl TrainingGraph {
         graph.prune();
         drop_unread_inputs(&mut graph);
         let feeds = backbone.feeds.iter().filter(|(_, name)| graph.inputs.iter().any(|p| p.name == *name)).cloned();
-        Ok(TrainingGraph { feeds: feeds.collect(), factors: g.inputs, result, answer: result.into(), forward, gradients, graph })
+        Ok(TrainingGraph {
+            feeds: feeds.collect(),
+            factors: g.inputs,
+            result,
+            answer: result.into(),
+            forward,
+            gradients,
+            graph,
+        })
     }
 
     /// Forward and backward in one model.

@@ -61,13 +61,17 @@ struct Group(u8, Vec<u64>, Captured<ByteBuf>, Captured<ByteBuf>);
 /// When a group contradicts itself.
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<EncodedTensor>, D::Error> {
     let mut tensors = Vec::new();
-    for Group(kind, sizes, Captured(scales_tag, scales), Captured(tag, data)) in Vec::<Group>::deserialize(deserializer)? {
+    for Group(kind, sizes, Captured(scales_tag, scales), Captured(tag, data)) in
+        Vec::<Group>::deserialize(deserializer)?
+    {
         let shuffled = kind & SHUFFLED != 0;
         let Some(&(encoding, typed)) = ENCODINGS.get(usize::from(kind & !SHUFFLED)) else {
             return Err(D::Error::custom(format!("tensors of unknown kind {kind}")));
         };
         if tag.is_some_and(|tag| shuffled || tag != typed) || scales_tag.is_some_and(|tag| tag != TAG_F32) {
-            return Err(D::Error::custom(format!("typed array tags {tag:?}, {scales_tag:?} do not go with kind {kind}")));
+            return Err(D::Error::custom(format!(
+                "typed array tags {tag:?}, {scales_tag:?} do not go with kind {kind}"
+            )));
         }
         let expected = if encoding == Encoding::Int8 { sizes.len() * 4 } else { 0 };
         if scales.len() != expected {

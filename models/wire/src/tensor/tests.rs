@@ -61,7 +61,8 @@ fn tensors_that_do_not_fit_their_place_are_named() {
         let tensor = EncodedTensor::encode(array(vec![bad]).view(), Encoding::F32, None);
         assert!(tensor.decode("t", &[1]).unwrap_err().to_string().contains("not a number"));
     }
-    let scale = EncodedTensor { scale: f32::INFINITY, ..EncodedTensor::encode(array(vec![1.0]).view(), Encoding::Int8, None) };
+    let scale =
+        EncodedTensor { scale: f32::INFINITY, ..EncodedTensor::encode(array(vec![1.0]).view(), Encoding::Int8, None) };
     assert!(scale.decode("t", &[1]).is_err());
 }
 
