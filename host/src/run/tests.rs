@@ -44,6 +44,8 @@ struct Fleet {
     verdicts: Vec<(DeviceName, Verdict)>,
     events: Vec<What>,
     run: RunId,
+    /// What devices said of themselves.
+    presences: BTreeMap<DeviceName, Vec<u8>>,
     /// Feed every input to a coordinator that was just restarted.
     crash: bool,
 }
@@ -54,7 +56,7 @@ impl Fleet {
         let (run, fresh) = coordinator.start(plan, blueprint(), Some("token"), 0).unwrap();
         assert!(fresh);
         let (retained, verdicts, events) = (BTreeMap::new(), Vec::new(), Vec::new());
-        let mut fleet = Fleet { coordinator, now: 0, retained, verdicts, events, run, crash: false };
+        let mut fleet = Fleet { coordinator, now: 0, retained, verdicts, events, run, presences: BTreeMap::new(), crash: false };
         (0..devices).for_each(|i| fleet.join(i, &[], "bundle"));
         fleet
     }
@@ -69,16 +71,30 @@ impl Fleet {
             examples: 10,
         };
         let payload = Message::from(presence).encode(3).unwrap();
+        self.presences.insert(device(i), payload.clone());
         self.send(Topic::Presence(device(i)), payload);
     }
 
     fn send(&mut self, topic: Topic, payload: Vec<u8>) {
         self.now += 1;
         if self.crash {
-            let effects = self.coordinator.republish(self.now).unwrap();
+            self.reconnect();
+            let presence = |(name, payload): (&DeviceName, &Vec<u8>)| Input::Message {
+                topic: Topic::Presence(name.clone()),
+                payload: payload.clone(),
+            };
+            let presences = self.presences.iter().map(presence).collect();
+            let effects = self.coordinator.handle(presences, self.now).unwrap();
             self.take(effects);
+            self.now += 1000;
         }
         let effects = self.coordinator.handle(vec![Input::Message { topic, payload }], self.now).unwrap();
+        self.take(effects);
+    }
+
+    /// The host finds another broker, or itself anew.
+    fn reconnect(&mut self) {
+        let effects = self.coordinator.republish(self.now).unwrap();
         self.take(effects);
     }
 
@@ -289,6 +305,16 @@ fn a_host_that_is_restarted_before_every_message_ends_with_the_same_adapter() {
     let undisturbed = finish(false);
     assert_eq!(undisturbed.1, 12);
     assert_eq!(finish(true), undisturbed);
+}
+
+#[test]
+fn devices_that_left_with_a_broker_are_not_asked_and_those_there_get_time_to_say_so() {
+    let mut fleet = Fleet::new(plan(3), 2);
+    fleet.reconnect();
+    [0, 2, 3, 4].into_iter().for_each(|i| fleet.join(i, &[], "bundle"));
+    assert_eq!(fleet.coordinator.runs()[&fleet.run].collecting().map(|_| ()), None);
+    fleet.wait(400);
+    assert_eq!(fleet.manifest().cohort, [device(0), device(2), device(3), device(4)]);
 }
 
 #[test]
