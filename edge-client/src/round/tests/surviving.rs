@@ -68,12 +68,14 @@ fn play(device: &mut Device, host: &mut Host, trouble: Trouble, seed: u64) -> Ve
             alive = device.load();
         } else if !device.jobs.is_empty() {
             alive = device.work();
-        } else if let Some(due) = device.participant.due() {
-            device.now = device.now.max(due);
-            alive = device.event(Event::Tick);
         } else {
-            // Nothing will come of itself: the broker says again what it keeps.
-            alive = connect(device, host, &mut down);
+            device.now = device.now.max(device.participant.due().unwrap());
+            alive = device.event(Event::Tick);
+            let announcements = device.participant.topics().announcements();
+            if announcements.iter().filter(|filter| device.filters.remove(*filter)).count() > 0 {
+                // To a new subscription the broker says again what it keeps.
+                down.extend(host.retained());
+            }
         }
     }
     panic!(
@@ -122,4 +124,31 @@ fn loss_disorder_duplicates_and_death_cost_nothing() {
             assert_eq!(device.repeated, [0u32; 0], "trouble {kind}, seed {seed}");
         }
     }
+}
+
+#[test]
+fn what_a_broker_lost_is_asked_for_again_and_again() {
+    let mut device = Device::new(LocalPolicy::default());
+    device.event(Event::Connected);
+    device.sent.clear();
+    device.now += 200_000;
+    device.event(Event::Tick);
+    assert!(device.sent.is_empty() && device.filters.is_empty(), "too early");
+    let host = Host::new(1);
+    for turn in 0..3 {
+        let due = device.participant.due().unwrap();
+        assert!(due <= device.now + 600_000, "turn {turn}");
+        device.now = due;
+        device.event(Event::Tick);
+        assert!(matches!(device.sent.as_slice(), [(Topic::Presence(_), Message::Presence(p))] if p.online));
+        device.sent.clear();
+        let announcements = device.participant.topics().announcements();
+        assert!(announcements.iter().all(|filter| device.filters.remove(filter)), "turn {turn}");
+    }
+    // The answer to the new subscriptions: what was lost is there.
+    for (topic, message) in host.retained() {
+        device.message(topic, message);
+    }
+    assert!(device.load() && device.work());
+    assert!(device.said().iter().any(|message| matches!(message, Message::Chunk(_))));
 }
