@@ -2,7 +2,7 @@
 //! result, bit for bit.
 //!
 //! Contributions are walked in the order of client names, as often as a rule needs, one in memory at a time. Every walk
-//! goes through the guards ([`screen`]), so that no rule sees a value that is not finite, a clipped change unclipped or a
+//! goes through the guards (`screen`), so that no rule sees a value that is not finite, a clipped change unclipped or a
 //! client twice.
 
 mod drift;
@@ -136,7 +136,7 @@ pub struct AggregationReport {
     /// For `exact`: the Frobenius norm of what rounding cut off, estimated, relative to the mean matrices, all layers
     /// together.
     pub truncation: Option<f64>,
-    /// By parameter: how far clients agree on its change ([`drift`]). Absent where there is nothing to compare.
+    /// By parameter: how far clients agree on its change ([`DriftHistory`]). Absent where there is nothing to compare.
     pub agreement: BTreeMap<String, f64>,
     /// Norm of the aggregated change.
     pub norm: f64,

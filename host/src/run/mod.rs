@@ -1,7 +1,7 @@
 //! A run's rounds, without I/O: time, messages and commands come in, messages and events go out.
 //!
-//! [`selecting`] waits for devices and picks the cohort, [`collecting`] takes its updates in, [`closing`] makes the next
-//! global state of them; [`resting`] is everything in which no round goes on. What changes is written to the store's
+//! `selecting` waits for devices and picks the cohort, `collecting` takes its updates in, `closing` makes the next
+//! global state of them; `resting` is everything in which no round goes on. What changes is written to the store's
 //! changes before anything is said about it, and the caller commits them before it says it.
 
 mod closing;
