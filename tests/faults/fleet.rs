@@ -93,8 +93,8 @@ impl Fleet {
         [counts.dropped, counts.duplicated, counts.corrupted, counts.delayed]
     }
 
-    /// Starts the host and waits until it can be asked.
-    fn serve(&mut self) {
+    /// Starts the host and waits until it can be asked; what it tells before.
+    fn serve(&mut self) -> Vec<Value> {
         let (config, state, runs) = (self.path("host.toml"), self.path("state"), self.path("runs"));
         let broker = self.broker.map(|address| address.to_string()).unwrap_or("127.0.0.1:0".into());
         let url = format!("mqtt://{broker}");
@@ -104,11 +104,16 @@ impl Fleet {
             Some(_) => words.extend([&"--broker" as Word<'_>, &url]),
             None => words.extend([&"--bind" as Word<'_>, &broker]),
         }
-        let mut host = Process::start("fedtt", &words);
-        let ready = host.wait_for(|line| line["data"]["broker"].is_string());
-        let url = ready["data"]["broker"].as_str().unwrap();
-        self.broker = Some(url.trim_start_matches("mqtt://").parse().unwrap());
-        self.host = Some(host);
+        self.host = Some(Process::start("fedtt", &words));
+        let mut told = Vec::new();
+        loop {
+            let line = self.hear(PATIENCE).expect("the host does not start");
+            if let Some(url) = line["data"]["broker"].as_str() {
+                self.broker = Some(url.trim_start_matches("mqtt://").parse().unwrap());
+                return told;
+            }
+            told.push(line);
+        }
     }
 
     /// Starts device `i`, also after it was killed.
@@ -162,10 +167,11 @@ impl Fleet {
             host.kill();
         }
         let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        self.serve();
+        // It may go on before it says that it can be asked.
+        let mut told = self.serve().into_iter();
         while !self.finished {
             // A run that had ended says nothing any more.
-            let Some(line) = self.hear(Duration::from_secs(1)) else {
+            let Some(line) = told.next().or_else(|| self.hear(RESUME)) else {
                 self.finished = self.show()["summary"]["status"] == "finished";
                 assert!(self.finished, "the run is not resumed: {}", self.account());
                 continue;
