@@ -53,12 +53,14 @@ fn main() {
 fn measure(settings: &Settings) {
     let folder = tempfile::tempdir().unwrap();
     let (state, runs) = (folder.path().join("state"), folder.path().join("runs"));
-    let (host, broker) = serve(&state, &runs, settings.broker.as_deref());
+    // A broker of one's own remembers who was there before.
+    let fleet = format!("bench-{}-{}", std::process::id(), settings.clients);
+    let (host, broker) = serve(&state, &runs, &fleet, settings.broker.as_deref());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let plan = plan(settings);
     let hash = fedtt_edge::source::Source::open(None).unwrap().hash;
     for i in 0..settings.clients {
-        runtime.spawn(client(i, broker.clone(), hash.clone(), settings.encoding));
+        runtime.spawn(client(i, fleet.clone(), broker.clone(), hash.clone(), settings.encoding));
     }
     let path = folder.path().join("plan.toml");
     let mut client = Client::connect(&state).unwrap();
@@ -101,9 +103,9 @@ impl Drop for Host {
     }
 }
 
-fn serve(state: &Path, runs: &Path, broker: Option<&str>) -> (Child, String) {
+fn serve(state: &Path, runs: &Path, fleet: &str, broker: Option<&str>) -> (Child, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fedtt"));
-    command.args(["serve", "--json", "--no-web"]).arg("--state").arg(state).arg("--runs").arg(runs);
+    command.args(["serve", "--json", "--no-web", "--fleet", fleet]).arg("--state").arg(state).arg("--runs").arg(runs);
     match broker {
         Some(url) => command.args(["--broker", url]),
         None => command.args(["--bind", "127.0.0.1:0"]),
@@ -150,9 +152,9 @@ fn plan(settings: &Settings) -> Plan {
     plan
 }
 
-async fn client(number: usize, broker: String, bundle: String, encoding: Encoding) {
+async fn client(number: usize, fleet: String, broker: String, bundle: String, encoding: Encoding) {
     let name = DeviceName::new(format!("client-{number:03}")).unwrap();
-    let topics = Topics::new(&"fedtt".parse().unwrap());
+    let topics = Topics::new(&fleet.parse().unwrap());
     let config = LinkConfig { max_packet: 72 << 20, ..LinkConfig::new(broker.parse().unwrap(), name.as_str()) };
     let (link, mut inbox) = Link::connect(config).await.unwrap();
     for filter in topics.device_filters(&name) {

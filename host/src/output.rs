@@ -1,5 +1,6 @@
 //! What every command ends in: text for people, or one JSON envelope for programs, and an exit code.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
@@ -26,17 +27,29 @@ pub(crate) fn finish(as_json: bool, command: &str, outcome: anyhow::Result<Outco
 pub(crate) fn finish_or(unmet: u8, as_json: bool, command: &str, outcome: anyhow::Result<Outcome>) -> ExitCode {
     let failed = if outcome.is_ok() { ExitCode::from(unmet) } else { ExitCode::FAILURE };
     let ok = outcome.as_ref().is_ok_and(|outcome| outcome.ok);
-    match outcome {
+    // A reader that has gone changes nothing about what was done.
+    let _ = match outcome {
         Ok(outcome) if as_json => {
-            println!("{}", json!({"version": VERSION, "command": command, "ok": ok, "data": outcome.data}));
+            line(json!({"version": VERSION, "command": command, "ok": ok, "data": outcome.data}))
         }
-        Ok(outcome) => print!("{}", outcome.text),
+        Ok(outcome) => io::stdout().write_all(outcome.text.as_bytes()).is_ok(),
         Err(error) if as_json => {
-            println!("{}", json!({"version": VERSION, "command": command, "ok": false, "error": format!("{error:#}")}));
+            line(json!({"version": VERSION, "command": command, "ok": false, "error": format!("{error:#}")}))
         }
-        Err(error) => eprintln!("error: {error:#}"),
-    }
+        Err(error) => complain(format_args!("error: {error:#}")),
+    };
     if ok { ExitCode::SUCCESS } else { failed }
+}
+
+/// Prints a line, from commands that go on; false where its reader has gone.
+pub(crate) fn line(text: impl std::fmt::Display) -> bool {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{text}").and_then(|()| out.flush()).is_ok()
+}
+
+/// The same on standard error.
+pub(crate) fn complain(text: impl std::fmt::Display) -> bool {
+    writeln!(io::stderr(), "{text}").is_ok()
 }
 
 /// A table with columns padded to their widest cell; the first column is left-aligned, the others right-aligned.

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::Args;
 use fedtt::daemon::{HostConfig, Told, serve};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::run::line;
-use crate::output::Outcome;
+use crate::output::{self, Outcome};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -116,37 +116,39 @@ pub(crate) fn run(args: &ServeArgs, as_json: bool) -> anyhow::Result<Outcome> {
     Ok(Outcome { text: "stopped\n".into(), data: json!({ "stopped": true }), ok: true })
 }
 
+/// A host goes on when nobody reads what it prints.
 fn tell(told: Told, as_json: bool) {
-    if as_json {
-        let value = match told {
-            Told::Ready { broker, embedded, web, control } => json!({
-                "version": 1, "command": "serve", "ok": true,
-                "data": { "broker": broker, "embedded": embedded, "web": web, "control": control },
-            }),
-            Told::Connected => json!({ "version": 1, "connected": true }),
-            Told::Disconnected { reason, retry_in } => {
-                json!({ "version": 1, "connected": false, "reason": reason, "retry_in": retry_in.as_secs_f64() })
-            }
-            Told::Event(event) => json!({ "version": 1, "event": event }),
-            Told::Warning { source, message } => json!({ "version": 1, "warning": message, "source": source }),
-        };
-        println!("{value}");
-        return;
+    let _ = if as_json { output::line(value(told)) } else { text(told) };
+}
+
+fn value(told: Told) -> Value {
+    match told {
+        Told::Ready { broker, embedded, web, control } => json!({
+            "version": 1, "command": "serve", "ok": true,
+            "data": { "broker": broker, "embedded": embedded, "web": web, "control": control },
+        }),
+        Told::Connected => json!({ "version": 1, "connected": true }),
+        Told::Disconnected { reason, retry_in } => {
+            json!({ "version": 1, "connected": false, "reason": reason, "retry_in": retry_in.as_secs_f64() })
+        }
+        Told::Event(event) => json!({ "version": 1, "event": event }),
+        Told::Warning { source, message } => json!({ "version": 1, "warning": message, "source": source }),
     }
+}
+
+fn text(told: Told) -> bool {
     match told {
         Told::Ready { broker, embedded, web, control } => {
             let within = if embedded { " (within this process)" } else { "" };
-            println!("broker   {broker}{within}");
-            if let Some(web) = web {
-                println!("page     http://{web}/");
-            }
-            println!("control  {}", control.display());
+            let page = web.map(|web| format!("\npage     http://{web}/")).unwrap_or_default();
+            output::line(format!("broker   {broker}{within}{page}\ncontrol  {}", control.display()))
         }
-        Told::Connected => println!("connected to the broker"),
+        Told::Connected => output::line("connected to the broker"),
         Told::Disconnected { reason, retry_in } => {
-            eprintln!("warning: broker not reached: {reason}; trying again in {:.1} s", retry_in.as_secs_f64());
+            let again = retry_in.as_secs_f64();
+            output::complain(format!("warning: broker not reached: {reason}; trying again in {again:.1} s"))
         }
-        Told::Event(event) => println!("{}  {}", event.run, line(&event, None)),
-        Told::Warning { source, message } => eprintln!("warning: {source}: {message}"),
+        Told::Event(event) => output::line(format!("{}  {}", event.run, line(&event, None))),
+        Told::Warning { source, message } => output::complain(format!("warning: {source}: {message}")),
     }
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::super::host::HostArgs;
 use super::field;
 use super::show::{measured, progress};
-use crate::output::Outcome;
+use crate::output::{self, Outcome};
 
 /// A host that was restarted takes its runs up again; so long it is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -88,23 +88,20 @@ pub(super) fn wait(run: &str, host: &HostArgs) -> anyhow::Result<Outcome> {
 
 pub(super) fn watch(run: &str, host: &HostArgs, as_json: bool) -> anyhow::Result<Outcome> {
     let mut rounds = None;
-    let say = |value: Value, text: String| match as_json {
-        true => println!("{value}"),
-        false => println!("{text}"),
-    };
+    // Whether somebody still reads.
+    let say = |value: Value, text: String| if as_json { output::line(value) } else { output::line(text) };
     follow(run, host, |heard| match heard {
         Heard::Summary(summary) => {
             rounds = Some(summary.rounds);
-            say(json!({ "version": 1, "summary": summary }), standing(&summary));
-            summary.status.is_final()
+            let heard = say(json!({ "version": 1, "summary": summary }), standing(&summary));
+            !heard || summary.status.is_final()
         }
         Heard::Event(event) => {
-            say(json!({ "version": 1, "event": event }), line(&event, rounds));
-            matches!(event.what, What::Status { status, .. } if status.is_final())
+            let heard = say(json!({ "version": 1, "event": event }), line(&event, rounds));
+            !heard || matches!(event.what, What::Status { status, .. } if status.is_final())
         }
         Heard::Missed(events) => {
-            say(json!({ "version": 1, "missed": events }), format!("{events} events were missed"));
-            false
+            !say(json!({ "version": 1, "missed": events }), format!("{events} events were missed"))
         }
     })?;
     ended(run, host)
