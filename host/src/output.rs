@@ -29,9 +29,7 @@ pub(crate) fn finish_or(unmet: u8, as_json: bool, command: &str, outcome: anyhow
     let ok = outcome.as_ref().is_ok_and(|outcome| outcome.ok);
     // A reader that has gone changes nothing about what was done.
     let _ = match outcome {
-        Ok(outcome) if as_json => {
-            line(json!({"version": VERSION, "command": command, "ok": ok, "data": outcome.data}))
-        }
+        Ok(outcome) if as_json => line(json!({"version": VERSION, "command": command, "ok": ok, "data": outcome.data})),
         Ok(outcome) => io::stdout().write_all(outcome.text.as_bytes()).is_ok(),
         Err(error) if as_json => {
             line(json!({"version": VERSION, "command": command, "ok": false, "error": format!("{error:#}")}))

@@ -56,7 +56,8 @@ impl Fleet {
         let (run, fresh) = coordinator.start(plan, blueprint(), Some("token"), 0).unwrap();
         assert!(fresh);
         let (retained, verdicts, events) = (BTreeMap::new(), Vec::new(), Vec::new());
-        let mut fleet = Fleet { coordinator, now: 0, retained, verdicts, events, run, presences: BTreeMap::new(), crash: false };
+        let mut fleet =
+            Fleet { coordinator, now: 0, retained, verdicts, events, run, presences: BTreeMap::new(), crash: false };
         (0..devices).for_each(|i| fleet.join(i, &[], "bundle"));
         fleet
     }
