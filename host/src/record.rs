@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+pub use fedtt_wire::message::Measurement as Measured;
 use fedtt_wire::names::{DeviceName, RunId};
 use serde::{Deserialize, Serialize};
 
@@ -28,19 +29,6 @@ pub struct Refused {
     pub malformed: u64,
     /// Infinite, not a number, or out of proportion.
     pub outlying: u64,
-}
-
-/// A measurement of a global adapter.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Measured {
-    /// Examples it was measured on.
-    pub examples: u64,
-    /// Mean loss.
-    pub loss: f64,
-    /// What people look at first: "accuracy", "Pearson r" or "nats per token".
-    pub metric: String,
-    /// Its value.
-    pub value: f64,
 }
 
 /// One device in one round.

@@ -224,6 +224,13 @@ impl Changes {
         Ok(())
     }
 
+    /// The record of one round, once it is over.
+    pub(crate) fn record(&self, run: &RunId, round: u32) -> Result<Option<RoundRecord>, StoreError> {
+        let table = self.transaction.open_table(RECORDS)?;
+        let Some(json) = table.get((run.as_str(), round))? else { return Ok(None) };
+        serde_json::from_slice(json.value()).map(Some).map_err(|e| content(run, format!("round {round}"), e))
+    }
+
     /// The records of a run, by round.
     pub(crate) fn records(&self, run: &RunId) -> Result<Vec<RoundRecord>, StoreError> {
         let table = self.transaction.open_table(RECORDS)?;

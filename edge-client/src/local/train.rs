@@ -5,10 +5,10 @@ use std::time::Instant;
 use fedtt_tt::optim::AdamWConfig;
 use fedtt_tt::{AdamW, TrainMask};
 use fedtt_wire::layout::trained;
-use fedtt_wire::message::{Goal, Measurement};
+use fedtt_wire::message::{Goal, Measurement, Update};
 use fedtt_wire::plan::Moments;
 use fedtt_wire::tensor::EncodedTensor;
-use fedtt_wire::{DeviceName, Plan};
+use fedtt_wire::{DeviceName, Digest, Plan, RunId};
 use ndarray::{ArrayD, Zip};
 
 use super::order::Batches;
@@ -50,6 +50,34 @@ pub struct LocalResult {
     pub measured: Option<Measurement>,
     /// To be adopted if the update is counted.
     pub memory: LocalMemory,
+}
+
+impl LocalResult {
+    /// What `device` says of it, for a round of `run` that began with `state`; it has sent and received so many bytes.
+    pub fn update(
+        &self,
+        run: &RunId,
+        round: u32,
+        state: Digest,
+        device: &DeviceName,
+        (sent, received): (u64, u64),
+    ) -> Update {
+        Update {
+            run: run.clone(),
+            round,
+            state,
+            device: device.clone(),
+            examples: self.examples,
+            steps: self.steps,
+            loss: self.loss,
+            seconds: self.seconds,
+            joules: None,
+            measured: self.measured.clone(),
+            sent,
+            received,
+            tensors: self.tensors.clone(),
+        }
+    }
 }
 
 /// A step was done.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fedtt_wire::message::{Progress, RunPlan, Update};
+use fedtt_wire::message::{Progress, RunPlan};
 use fedtt_wire::{Message, RunId};
 
 use super::delivering::Delivering;
@@ -111,7 +111,9 @@ impl Run {
         // Nothing is left to be stopped.
         self.phase = Phase::Waiting;
         let packed = outcome.and_then(|result| {
-            let payload = pack(&self.id, &asked, &result, traffic, &plan, cx).map_err(|e| e.to_string())?;
+            let (round, state) = (asked.task.round, asked.task.state);
+            let update = result.update(&self.id, round, state, &cx.identity.device, traffic);
+            let payload = Message::from(update).encode(plan.plan.wire.level).map_err(|e| e.to_string())?;
             Ok((result, payload))
         });
         let (result, payload) = match packed {
@@ -143,31 +145,4 @@ impl Run {
         self.phase = Phase::Delivering(Delivering::fresh(cx));
         self.deliver(cx);
     }
-}
-
-/// The update as a payload.
-fn pack(
-    run: &RunId,
-    asked: &Asked,
-    result: &LocalResult,
-    (sent, received): (u64, u64),
-    plan: &RunPlan,
-    cx: &Context<'_>,
-) -> Result<Vec<u8>, fedtt_wire::WireError> {
-    let update = Update {
-        run: run.clone(),
-        round: asked.task.round,
-        state: asked.task.state,
-        device: cx.identity.device.clone(),
-        examples: result.examples,
-        steps: result.steps,
-        loss: result.loss,
-        seconds: result.seconds,
-        joules: None,
-        measured: result.measured.clone(),
-        sent,
-        received,
-        tensors: result.tensors.clone(),
-    };
-    Message::from(update).encode(plan.plan.wire.level)
 }

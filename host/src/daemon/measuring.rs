@@ -97,8 +97,7 @@ fn measure(loaded: &mut BTreeMap<RunId, Loaded>, registry: &Registry, job: &Job)
     let Some(Loaded { model, examples }) = loaded.get_mut(&job.run) else {
         anyhow::bail!("the model is not loaded");
     };
-    let measured = model.measure(&job.values, examples)?;
-    Ok(Measured { examples: measured.examples, loss: measured.loss, metric: measured.metric, value: measured.value })
+    Ok(model.measure(&job.values, examples)?)
 }
 
 /// All examples of some files.

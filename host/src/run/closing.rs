@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use fedtt_wire::Message;
 use fedtt_wire::message::Update;
 
-use super::global::at;
+use super::global::{at, pack};
 use super::selecting::Selecting;
 use super::{Effect, Phase, Run, RunError, What};
 use crate::aggregate::{AggregateError, AggregationReport, Contribution as Change, Contributions, Visit, aggregate};
@@ -183,13 +183,12 @@ impl Run {
             let traffic = Traffic { up: since(now.up, before.up), down: since(now.down, before.down) };
             record.traffic.up += traffic.up;
             record.traffic.down += traffic.down;
-            let measured = update.measured.map(|m| {
+            if let Some(m) = &update.measured {
                 examples += m.examples;
                 loss += m.loss * m.examples as f64;
                 value += m.value * m.examples as f64;
                 metric.clone_from(&m.metric);
-                Measured { examples: m.examples, loss: m.loss, metric: m.metric, value: m.value }
-            });
+            }
             let contribution = Contribution {
                 examples: update.examples,
                 loss: update.loss,
@@ -197,7 +196,7 @@ impl Run {
                 joules: update.joules,
                 traffic,
                 payload,
-                measured,
+                measured: update.measured,
                 ..Contribution::default()
             };
             record.contributions.insert(device, contribution);
@@ -227,9 +226,7 @@ impl Run {
         if measured.loss.is_finite() && best.is_none_or(|(_, best)| measured.loss < best.loss) {
             self.record.summary.best = Some((round, measured.clone()));
             self.record.stale = 0;
-            let mut kept = self.global.clone();
-            kept.values = values.unwrap_or(kept.values);
-            store.put(Part::Best, &self.id, &kept.stored())?;
+            store.put(Part::Best, &self.id, &pack(values.as_deref().unwrap_or(&self.global.values)))?;
         } else {
             self.record.stale += 1;
         }
@@ -277,9 +274,8 @@ fn summary_after_round(run: &mut Run, record: &RoundRecord) {
     let summary = &mut run.record.summary;
     summary.rounds_done = record.round + 1;
     for device in &run.record.counted {
-        if !summary.devices.contains(device) {
-            summary.devices.push(device.clone());
+        if let Err(at) = summary.devices.binary_search(device) {
+            summary.devices.insert(at, device.clone());
         }
     }
-    summary.devices.sort();
 }

@@ -33,11 +33,13 @@ pub(crate) struct Stored {
     drift: DriftHistory,
 }
 
-fn pack(values: &[ArrayD<f32>]) -> Packed {
+/// Values as they are stored.
+pub(crate) fn pack(values: &[ArrayD<f32>]) -> Packed {
     Packed(values.iter().map(|v| EncodedTensor::encode(v.view(), Encoding::F32, Some(false))).collect())
 }
 
-fn unpack(Packed(tensors): &Packed, layout: &Layout) -> Result<Vec<ArrayD<f32>>, WireError> {
+/// Stored values of the layout's tensors.
+pub(crate) fn unpack(Packed(tensors): &Packed, layout: &Layout) -> Result<Vec<ArrayD<f32>>, WireError> {
     if tensors.len() != layout.0.len() {
         return Err(WireError::Count { expected: layout.0.len(), found: tensors.len() });
     }

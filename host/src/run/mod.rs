@@ -1,13 +1,15 @@
 //! A run's rounds, without I/O: time, messages and commands come in, messages and events go out.
 //!
 //! `selecting` waits for devices and picks the cohort, `collecting` takes its updates in, `closing` makes the next
-//! global state of them; `resting` is everything in which no round goes on. What changes is written to the store's
-//! changes before anything is said about it, and the caller commits them before it says it.
+//! global state of them; `resting` is everything in which no round goes on; `publishing` is how all of them speak. What
+//! changes is written to the store's changes before anything is said about it, and the caller commits them before it
+//! says it.
 
 mod closing;
 mod collecting;
 mod event;
 mod global;
+mod publishing;
 mod resting;
 mod selecting;
 #[cfg(test)]
@@ -15,10 +17,10 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fedtt_tt::optim::Schedule;
 use fedtt_tt::{Parameter, TrainMask};
-use fedtt_wire::message::{Goal, Manifest, Need, Outcome, Parcel, Progress, RunPlan};
-use fedtt_wire::{DeviceName, Digest, Layout, Message, Plan, RunId, Topic, WireError, chunk, layout};
+use fedtt_wire::message::{Need, Outcome, Progress};
+use fedtt_wire::tensor::packed::Packed;
+use fedtt_wire::{DeviceName, Digest, Layout, Plan, RunId, Topic, WireError, layout};
 use ndarray::ArrayD;
 use serde::{Deserialize, Serialize};
 
@@ -31,7 +33,7 @@ pub use event::{RunEvent, What};
 pub use global::Blueprint;
 pub use resting::{Command, CommandError};
 
-use global::{Global, Stored};
+use global::{Global, Stored, unpack};
 
 /// Milliseconds after a run's end in which a restored host clears what it retained again: it may have been killed before it
 /// could.
@@ -145,7 +147,7 @@ pub struct Run {
     /// Devices whose updates of this round are stored.
     accepted: BTreeSet<DeviceName>,
     /// The state that is published as a whole.
-    published: Option<Parcel>,
+    published: Option<Digest>,
     progress: BTreeMap<String, Progress>,
     said_waiting: Option<(usize, usize)>,
     effects: Vec<Effect>,
@@ -326,8 +328,8 @@ impl Run {
     /// # Errors
     /// When the store fails.
     pub fn best_values(&self, store: &Changes) -> Result<Vec<ArrayD<f32>>, RunError> {
-        Ok(match store.get::<Stored>(Part::Best, &self.id)? {
-            Some(stored) if self.record.summary.best.is_some() => Global::restored(stored, &self.layout)?.values,
+        Ok(match store.get::<Packed>(Part::Best, &self.id)? {
+            Some(best) if self.record.summary.best.is_some() => unpack(&best, &self.layout)?,
             _ => self.global.values.clone(),
         })
     }
@@ -408,49 +410,6 @@ impl Run {
         self.effects.push(Effect::Event(event));
     }
 
-    fn publish(&mut self, topic: Topic, message: impl Into<Message>, retain: bool) -> Result<(), WireError> {
-        let payload = message.into().encode(self.record.plan.wire.level)?;
-        self.effects.push(Effect::Publish { topic, payload, retain });
-        Ok(())
-    }
-
-    fn clear(&mut self, topic: Topic) {
-        self.effects.push(Effect::Publish { topic, payload: Vec::new(), retain: true });
-    }
-
-    fn announce(&mut self) -> Result<(), WireError> {
-        let plan = RunPlan { run: self.id.clone(), plan: self.record.plan.clone(), layout: self.layout.clone() };
-        self.publish(Topic::Plan(self.id.clone()), plan, true)
-    }
-
-    fn publish_chunks(&mut self, topic: fn(RunId, u32) -> Topic, payload: &[u8]) -> Result<Parcel, WireError> {
-        let size = self.record.plan.wire.chunk;
-        for chunk in chunk::split(&self.id, self.record.round, payload, size) {
-            self.publish(topic(self.id.clone(), chunk.index), chunk, true)?;
-        }
-        let parcel = chunk::parcel(payload, size);
-        self.record.chunks = self.record.chunks.max(parcel.chunks);
-        self.dirty = true;
-        Ok(parcel)
-    }
-
-    /// Publishes the whole state, once for each.
-    fn publish_state(&mut self) -> Result<(), WireError> {
-        let payload = Message::from(self.global.whole(&self.id)).encode(self.record.plan.wire.level)?;
-        if self.published.is_some_and(|parcel| parcel.digest == Digest::of(&payload)) {
-            return Ok(());
-        }
-        self.published = Some(self.publish_chunks(Topic::State, &payload)?);
-        Ok(())
-    }
-
-    fn publish_change(&mut self) -> Result<(), WireError> {
-        if let Some((_, payload)) = self.record.change.clone() {
-            self.publish_chunks(Topic::Change, &payload)?;
-        }
-        Ok(())
-    }
-
     /// What trains in the current round.
     fn mask(&self) -> TrainMask {
         mask(&self.record.plan.schedule, u64::from(self.record.round), &self.parameters, &self.global.drift)
@@ -462,32 +421,6 @@ impl Run {
 
     fn trained(&self) -> Vec<u32> {
         if self.is_measuring() { Vec::new() } else { layout::trained(&self.parameters, &self.mask()) }
-    }
-
-    fn publish_manifest(&mut self, collecting: &collecting::Collecting) -> Result<(), WireError> {
-        let plan = &self.record.plan;
-        let local = &plan.local;
-        let schedule = Schedule {
-            warmup_steps: u64::from(local.warmup),
-            decay: local.decay,
-            total_steps: Some(u64::from(plan.rounds.max(local.warmup))),
-            floor: local.floor,
-        };
-        let parcel = |bytes: &[u8]| chunk::parcel(bytes, plan.wire.chunk);
-        let manifest = Manifest {
-            run: self.id.clone(),
-            round: self.record.round,
-            attempt: collecting.attempt,
-            goal: if self.is_measuring() { Goal::Measure } else { Goal::Train },
-            cohort: collecting.cohort.clone(),
-            mask: self.mask(),
-            rate: schedule.factor(u64::from(self.record.round)) as f32,
-            state: self.global.digest(),
-            change: self.record.change.as_ref().map(|(before, bytes)| (*before, parcel(bytes))),
-            seconds: plan.collection.longest() / 1000,
-            counted: self.record.counted.clone(),
-        };
-        self.publish(Topic::Round(self.id.clone()), manifest, true)
     }
 
     fn set_status(&mut self, now: u64, status: Status, reason: Option<String>) {

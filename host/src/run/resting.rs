@@ -176,10 +176,9 @@ impl Run {
         now: u64,
         store: &Changes,
     ) -> Result<(), RunError> {
-        let mut records = store.records(&self.id)?;
-        if let Some(record) = records.iter_mut().find(|r| r.round == round) {
+        if let Some(mut record) = store.record(&self.id, round)? {
             record.after = Some(measured.clone());
-            store.put_record(&self.id, record)?;
+            store.put_record(&self.id, &record)?;
         }
         self.judge_measurement(round + 1, &measured, Some(values), store)?;
         self.say(now, What::Measured { after: measured });

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use fedtt_edge::local::{LocalData, LocalError, LocalMemory, LocalResult, PlanModel, RoundWork};
-use fedtt_wire::message::{Manifest, Update};
+use fedtt_wire::message::Manifest;
 use fedtt_wire::{DeviceName, Plan};
 use ndarray::ArrayD;
 
@@ -56,23 +56,4 @@ pub(super) fn train(
         threads.into_iter().try_for_each(|thread| thread.join().unwrap_or(Err(LocalError::Stopped)))
     })?;
     Ok(results.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
-}
-
-/// What a client says of its round.
-pub(super) fn update(client: &Client, manifest: &Manifest, result: &LocalResult, broadcast: u64) -> Update {
-    Update {
-        run: manifest.run.clone(),
-        round: manifest.round,
-        state: manifest.state,
-        device: client.name.clone(),
-        examples: result.examples,
-        steps: result.steps,
-        loss: result.loss,
-        seconds: result.seconds,
-        joules: None,
-        measured: result.measured.clone(),
-        sent: client.sent,
-        received: client.received + broadcast,
-        tensors: result.tensors.clone(),
-    }
 }

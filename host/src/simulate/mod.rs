@@ -19,7 +19,7 @@ use ndarray::ArrayD;
 
 use crate::coordinator::{Coordinator, Input, RequestError};
 use crate::model;
-use crate::record::{Measured, RoundRecord, RunSummary};
+use crate::record::{RoundRecord, RunSummary};
 use crate::run::{Effect, RunError};
 use crate::store::{Store, StoreError};
 
@@ -231,8 +231,7 @@ impl<'a> World<'a> {
                     if let Some((test, every)) = &self.test
                         && ((round + 1).is_multiple_of(*every) || round + 1 == self.plan.rounds)
                     {
-                        let m = self.models[0].measure(&values, test)?;
-                        let found = Measured { examples: m.examples, loss: m.loss, metric: m.metric, value: m.value };
+                        let found = self.models[0].measure(&values, test)?;
                         measured.push(Input::Measured { run, round, values, measured: found });
                     }
                     self.report(round, &measured)?;
@@ -243,9 +242,7 @@ impl<'a> World<'a> {
     }
 
     fn report(&self, round: u32, measured: &[Input]) -> Result<(), SimulationError> {
-        let records = self.coordinator.store().begin()?.records(&self.run)?;
-        if let Some(record) = records.iter().find(|record| record.round == round) {
-            let mut record = record.clone();
+        if let Some(mut record) = self.coordinator.store().begin()?.record(&self.run, round)? {
             if let Some(Input::Measured { measured, .. }) = measured.last() {
                 record.after = Some(measured.clone());
             }
@@ -292,7 +289,9 @@ impl<'a> World<'a> {
             self.deliver(place, &bytes, round)?;
         }
         for (place, result) in results {
-            let mut update = clients::update(&self.clients[place], &manifest, &result, self.follower.received);
+            let client = &self.clients[place];
+            let traffic = (client.sent, client.received + self.follower.received);
+            let mut update = result.update(&manifest.run, manifest.round, manifest.state, &client.name, traffic);
             let fault = self.faults.draw(self.plan.seed, manifest.round, manifest.attempt, place);
             if let Some(fault) = fault {
                 faults::spoil(&mut update, fault)?;

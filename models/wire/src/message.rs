@@ -109,8 +109,8 @@ pub struct Chunk {
     pub data: ByteBuf,
 }
 
-/// What a device measured on the examples it holds out.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// What an adapter measured: on a device, on the examples it holds out; on the host, on its own.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Measurement {
     /// Examples.
     pub examples: u64,

@@ -1,0 +1,80 @@
+//! What a run says, and what of it the broker keeps.
+
+use fedtt_tt::optim::Schedule;
+use fedtt_wire::message::{Goal, Manifest, RunPlan};
+use fedtt_wire::{Message, RunId, Topic, WireError, chunk};
+
+use super::collecting::Collecting;
+use super::{Effect, Run};
+
+impl Run {
+    pub(super) fn publish(&mut self, topic: Topic, message: impl Into<Message>, retain: bool) -> Result<(), WireError> {
+        let payload = message.into().encode(self.record.plan.wire.level)?;
+        self.effects.push(Effect::Publish { topic, payload, retain });
+        Ok(())
+    }
+
+    pub(super) fn clear(&mut self, topic: Topic) {
+        self.effects.push(Effect::Publish { topic, payload: Vec::new(), retain: true });
+    }
+
+    pub(super) fn announce(&mut self) -> Result<(), WireError> {
+        let plan = RunPlan { run: self.id.clone(), plan: self.record.plan.clone(), layout: self.layout.clone() };
+        self.publish(Topic::Plan(self.id.clone()), plan, true)
+    }
+
+    fn publish_chunks(&mut self, topic: fn(RunId, u32) -> Topic, payload: &[u8]) -> Result<(), WireError> {
+        let size = self.record.plan.wire.chunk;
+        for chunk in chunk::split(&self.id, self.record.round, payload, size) {
+            self.publish(topic(self.id.clone(), chunk.index), chunk, true)?;
+        }
+        self.record.chunks = self.record.chunks.max(chunk::parcel(payload, size).chunks);
+        self.dirty = true;
+        Ok(())
+    }
+
+    /// Publishes the whole state, once for each.
+    pub(super) fn publish_state(&mut self) -> Result<(), WireError> {
+        let state = self.global.digest();
+        if self.published == Some(state) {
+            return Ok(());
+        }
+        let payload = Message::from(self.global.whole(&self.id)).encode(self.record.plan.wire.level)?;
+        self.publish_chunks(Topic::State, &payload)?;
+        self.published = Some(state);
+        Ok(())
+    }
+
+    pub(super) fn publish_change(&mut self) -> Result<(), WireError> {
+        if let Some((_, payload)) = self.record.change.clone() {
+            self.publish_chunks(Topic::Change, &payload)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn publish_manifest(&mut self, collecting: &Collecting) -> Result<(), WireError> {
+        let plan = &self.record.plan;
+        let local = &plan.local;
+        let schedule = Schedule {
+            warmup_steps: u64::from(local.warmup),
+            decay: local.decay,
+            total_steps: Some(u64::from(plan.rounds.max(local.warmup))),
+            floor: local.floor,
+        };
+        let parcel = |bytes: &[u8]| chunk::parcel(bytes, plan.wire.chunk);
+        let manifest = Manifest {
+            run: self.id.clone(),
+            round: self.record.round,
+            attempt: collecting.attempt,
+            goal: if self.is_measuring() { Goal::Measure } else { Goal::Train },
+            cohort: collecting.cohort.clone(),
+            mask: self.mask(),
+            rate: schedule.factor(u64::from(self.record.round)) as f32,
+            state: self.global.digest(),
+            change: self.record.change.as_ref().map(|(before, bytes)| (*before, parcel(bytes))),
+            seconds: plan.collection.longest() / 1000,
+            counted: self.record.counted.clone(),
+        };
+        self.publish(Topic::Round(self.id.clone()), manifest, true)
+    }
+}
