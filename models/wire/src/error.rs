@@ -20,6 +20,12 @@ pub enum WireError {
     /// Damaged on the way.
     #[error("checksum of the {0} is wrong: the message was damaged")]
     Checksum(&'static str),
+    /// Not signed by whom it should be, or for another topic, or changed since.
+    #[error("signature is wrong: the message is forged, damaged, or was sent elsewhere")]
+    Signature,
+    /// Bytes that make no signing key.
+    #[error("signing key cannot be used: {0}")]
+    Key(&'static str),
     /// Larger than allowed.
     #[error("{what} of {size} bytes, more than the {limit} allowed")]
     TooLarge {
