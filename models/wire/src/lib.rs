@@ -21,7 +21,7 @@ pub use digest::Digest;
 pub use error::WireError;
 pub use layout::Layout;
 pub use message::Message;
-pub use names::{DeviceName, FleetName, RunId};
+pub use names::{DeviceName, FleetName, RequestId, RunId};
 pub use plan::Plan;
 pub use seal::{PublicKey, SigningKey};
 pub use topics::{Topic, Topics};

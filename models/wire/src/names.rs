@@ -109,6 +109,11 @@ name!(
     FleetName,
     "fleet name"
 );
+name!(
+    /// A request for a certificate: where it is asked and answered.
+    RequestId,
+    "request id"
+);
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

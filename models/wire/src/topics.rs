@@ -9,8 +9,10 @@
 //! | `fedtt/{fleet}/run/{run}/state/{chunk}` | host | yes | chunks of a whole global state |
 //! | `fedtt/{fleet}/up/{device}` | device | no | updates, progress, refusals, needs |
 //! | `fedtt/{fleet}/down/{device}` | host | no | verdicts |
+//! | `fedtt/{fleet}/enroll/{request}/ask` | device | no | request for a certificate |
+//! | `fedtt/{fleet}/enroll/{request}/answer` | host | no | the certificate, or why there is none |
 
-use crate::names::{DeviceName, FleetName, RunId};
+use crate::names::{DeviceName, FleetName, RequestId, RunId};
 
 /// The topics of one fleet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +37,10 @@ pub enum Topic {
     Up(DeviceName),
     /// From the host to a device.
     Down(DeviceName),
+    /// A request for a certificate, from a device that may not be of the fleet yet.
+    Ask(RequestId),
+    /// The host's answer to it.
+    Answer(RequestId),
 }
 
 impl Topics {
@@ -54,6 +60,8 @@ impl Topics {
             Topic::State(run, chunk) => format!("{root}/run/{run}/state/{chunk}"),
             Topic::Up(device) => format!("{root}/up/{device}"),
             Topic::Down(device) => format!("{root}/down/{device}"),
+            Topic::Ask(request) => format!("{root}/enroll/{request}/ask"),
+            Topic::Answer(request) => format!("{root}/enroll/{request}/answer"),
         }
     }
 
@@ -71,6 +79,8 @@ impl Topics {
             ["run", name, "state", chunk] => Topic::State(run(name)?, chunk.parse().ok()?),
             ["up", name] => Topic::Up(device(name)?),
             ["down", name] => Topic::Down(device(name)?),
+            ["enroll", name, "ask"] => Topic::Ask(RequestId::new(*name).ok()?),
+            ["enroll", name, "answer"] => Topic::Answer(RequestId::new(*name).ok()?),
             _ => return None,
         })
     }
@@ -79,6 +89,11 @@ impl Topics {
     pub fn host_filters(&self) -> Vec<String> {
         let root = &self.root;
         vec![format!("{root}/presence/+"), format!("{root}/up/+")]
+    }
+
+    /// What a host that enrols devices listens to as well.
+    pub fn enrolment_filter(&self) -> String {
+        format!("{}/enroll/+/ask", self.root)
     }
 
     /// What a device always listens to: plans, rounds, changes, and what is for it alone.
@@ -120,12 +135,20 @@ mod tests {
             Topic::State(run.clone(), 0),
             Topic::Up(device.clone()),
             Topic::Down(device),
+            Topic::Ask(RequestId::new("0f").unwrap()),
+            Topic::Answer(RequestId::new("0f").unwrap()),
         ];
         for topic in all {
             assert_eq!(topics.parse(&topics.name(&topic)), Some(topic));
         }
         let foreign = ["fedtt/south/up/d1", "fedtt/north", "fedtt/north/up", "fedtt/north/up/a/b", "fedtt/north/up/+"];
-        let odd = ["fedtt/northern/up/d1", "fedtt/north/run/r1/change/-1", "fedtt/north/run/r1/else", ""];
+        let odd = [
+            "fedtt/north/enroll/0f",
+            "fedtt/northern/up/d1",
+            "fedtt/north/run/r1/change/-1",
+            "fedtt/north/run/r1/else",
+            "",
+        ];
         for name in foreign.into_iter().chain(odd) {
             assert_eq!(topics.parse(name), None, "{name}");
         }
