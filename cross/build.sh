@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Builds for boards: cross/build.sh [arm64|amd64] [fedtt-edge|fedtt]...
+#
+# Binaries that run on JetPack 5 and 6 alike (glibc 2.31 and newer), with both engines in them. arm64 and fedtt-edge unless
+# told otherwise. They come to target/<target>/board/; a symbol newer than the floor fails the build.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. cross/tools.sh
+
+architecture=arm64
+case ${1:-} in
+  arm64 | amd64) architecture=$1; shift ;;
+  -h | --help) sed -n '2,5s/^# \{0,1\}//p' "$0"; exit ;;
+esac
+[ $# -gt 0 ] || set -- fedtt-edge
+for name in "$@"; do
+  case $name in
+    fedtt | fedtt-edge) ;;
+    *) echo "cross/build.sh: no program \`$name\`: arm64 or amd64 first, then fedtt-edge, fedtt or both" >&2; exit 2 ;;
+  esac
+done
+
+target=$(cross_target "$architecture")
+cross_tools
+cross_std "$target"
+cargo zigbuild --profile board --target "$target.$GLIBC_FLOOR" "${@/#/--package=}"
+for name in "$@"; do
+  cross/floor.sh "target/$target/board/$name" "$GLIBC_FLOOR"
+done
