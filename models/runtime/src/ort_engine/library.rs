@@ -36,6 +36,9 @@ pub enum LibraryError {
     },
 }
 
+/// Stands for the version of a library that does not tell it.
+pub(crate) const UNKNOWN_VERSION: &str = "of unknown version";
+
 /// The library in use.
 #[derive(Clone, Debug)]
 pub(crate) struct Library {
@@ -45,9 +48,10 @@ pub(crate) struct Library {
 }
 
 impl Library {
-    /// Whether the library takes the folder of a model's external data as a setting, which 1.20 does not.
+    /// Whether the library takes the folder of a model's external data as a setting, as it does from 1.21.
     pub(crate) fn takes_weights_folder(&self) -> bool {
-        !self.version.starts_with("1.20.")
+        let minor = self.version.strip_prefix("1.").and_then(|rest| rest.split('.').next()?.parse::<u32>().ok());
+        minor.is_none_or(|minor| minor > 20)
     }
 }
 
@@ -92,6 +96,24 @@ pub(crate) fn library(configured: Option<&Path>) -> Result<Library, LibraryError
     Ok(library)
 }
 
+/// Path and version of the library that [`library`] would try first; the version where the file's name tells it.
+pub(crate) fn expected(configured: Option<&Path>) -> Result<(PathBuf, Option<String>), LibraryError> {
+    if let Some(library) = LOADED.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+        return Ok((library.path.clone(), Some(library.version.clone())));
+    }
+    let path = match candidates(configured, &|name| std::env::var_os(name)) {
+        Candidates::Named { path, by } => match path.canonicalize() {
+            Ok(path) => path,
+            Err(e) => {
+                return Err(LibraryError::Unusable { path, by: format!(" (from {by})"), message: e.to_string() });
+            }
+        },
+        Candidates::Found(paths) => paths.into_iter().next().ok_or(LibraryError::NotFound)?,
+    };
+    let version = library_version(&path);
+    Ok((path, version))
+}
+
 fn open(path: &Path) -> Result<Library, String> {
     // An absolute path, because the loader searches relative ones in places of its own.
     let path = path.canonicalize().map_err(|e| e.to_string())?;
@@ -102,7 +124,7 @@ fn open(path: &Path) -> Result<Library, String> {
         .build()
         .map_err(|e| e.to_string())?;
     environment.set_log_level(ort::logging::LogLevel::Fatal);
-    let version = library_version(&path).or_else(built_from).unwrap_or_else(|| "of unknown version".into());
+    let version = library_version(&path).or_else(built_from).unwrap_or_else(|| UNKNOWN_VERSION.into());
     Ok(Library { path, version, environment })
 }
 

@@ -1,4 +1,4 @@
-//! External data for ONNX Runtime 1.20, which looks for it in the current folder when a model comes as bytes.
+//! External data for ONNX Runtime 1.18 to 1.20, which look for it in the current folder when a model comes as bytes.
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path};
