@@ -3,7 +3,7 @@
 //! [`source`] opens a backbone, [`data`] reads examples, [`tokenize`] and [`batch`] turn them into tensors, [`model`] is
 //! the backbone with adapters on an engine, [`mod@train`] fits them, [`mod@evaluate`] and [`mod@predict`] use them, and
 //! [`adapter_file`] keeps them. [`local`] is a device's part of a federated round,
-//! [`round`] its side of the protocol, [`daemon`] both over MQTT.
+//! [`round`] its side of the protocol, [`identity`] what it signs with, [`daemon`] all of it over MQTT.
 #![forbid(unsafe_code)]
 
 pub mod adapter_file;
@@ -12,6 +12,7 @@ pub mod daemon;
 pub mod data;
 pub mod evaluate;
 mod files;
+pub mod identity;
 pub mod local;
 pub mod metrics;
 pub mod model;

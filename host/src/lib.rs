@@ -8,6 +8,7 @@ pub mod coordinator;
 pub mod daemon;
 pub mod demo;
 mod files;
+pub mod fleet;
 pub mod model;
 pub mod record;
 pub mod report;
