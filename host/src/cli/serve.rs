@@ -17,7 +17,7 @@ Examples:
   fedtt serve                                   broker at 127.0.0.1:1883, live page at http://127.0.0.1:8080
   fedtt serve --config host.toml
   fedtt serve --broker mqtts://host@broker.example:8883 --ca ca.pem --cert host.pem --key host.key
-  fedtt serve --bind 0.0.0.0:1883               let devices of the local network in
+  fedtt serve --bind 127.0.0.1:1884             its own broker, for this machine alone, at another port
 
 It ends with SIGTERM or SIGINT; started again, it takes its runs up where they were. Exit codes: 0 ended as told,
 1 failed (an address is taken, the database fails), 2 wrong usage.

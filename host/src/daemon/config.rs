@@ -42,7 +42,7 @@ pub struct HostConfig {
     /// The broker's address, `mqtt[s]://[user[:password]@]host[:port]`; without one a broker runs within the host.
     pub broker: Option<String>,
     /// Files for TLS, with a broker of one's own.
-    pub tls: TlsSettings,
+    pub tls: TlsFiles,
     /// Waits before connecting to the broker again.
     pub reconnect: ReconnectSettings,
     /// The broker within the host.
@@ -51,18 +51,6 @@ pub struct HostConfig {
     pub web: WebSettings,
     /// The host's own examples.
     pub evaluation: EvaluationSettings,
-}
-
-/// Files for TLS, all PEM.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct TlsSettings {
-    /// Authorities the broker's certificate may be signed by; the system's if absent.
-    pub ca: Option<PathBuf>,
-    /// The host's certificate.
-    pub cert: Option<PathBuf>,
-    /// Its key.
-    pub key: Option<PathBuf>,
 }
 
 /// Waits before connecting to the broker again: the first doubles with every failure.
@@ -112,7 +100,7 @@ impl Default for HostConfig {
             state: state_folder(),
             runs: "runs".into(),
             broker: None,
-            tls: TlsSettings::default(),
+            tls: TlsFiles::default(),
             reconnect: ReconnectSettings::default(),
             embedded: EmbeddedSettings::default(),
             web: WebSettings::default(),
@@ -168,8 +156,7 @@ impl HostConfig {
     }
 
     pub(super) fn tls_files(&self) -> Option<TlsFiles> {
-        let TlsSettings { ca, cert, key } = self.tls.clone();
-        (self.tls != TlsSettings::default()).then_some(TlsFiles { ca, cert, key })
+        self.tls.clone().named()
     }
 
     pub(super) fn retry(&self) -> Retry {

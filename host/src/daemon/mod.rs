@@ -25,7 +25,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use config::{
-    ConfigError, EmbeddedSettings, EvaluationSettings, HostConfig, ReconnectSettings, TlsSettings, WebSettings,
+    ConfigError, EmbeddedSettings, EvaluationSettings, HostConfig, ReconnectSettings, WebSettings,
     state_folder,
 };
 pub use registry::RegistryError;

@@ -2,9 +2,10 @@
 //!
 //! It runs on a thread of its own, so that nothing the process is busy with delays it, and keeps everything in memory: what
 //! it has acknowledged is gone when the process ends, which the federation's own acknowledgements make up for. It speaks
-//! plain TCP to whoever comes; where that does not do, mosquitto does. `benches/broker.rs` has both side by side.
+//! plain TCP to whoever comes, and therefore on this machine alone; for devices elsewhere there is mosquitto.
+//! `benches/broker.rs` has both side by side.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use mqtt5::broker::{MqttBroker, StorageBackendType, StorageConfig};
@@ -15,7 +16,7 @@ use crate::{BrokerUrl, LinkError};
 /// Settings of the embedded broker; the limits bound its memory.
 #[derive(Debug, Clone)]
 pub struct BrokerConfig {
-    /// Where to listen; port 0 picks a free one.
+    /// Where to listen: an address of this machine's loopback. Port 0 picks a free one.
     pub bind: SocketAddr,
     /// The largest packet, bytes.
     pub max_packet: usize,
@@ -36,6 +37,9 @@ pub struct BrokerConfig {
 const LANE: usize = 256;
 /// How long connections have to end by themselves at a shutdown; those yet to introduce themselves do not listen.
 const LEAVE: Duration = Duration::from_millis(500);
+/// Why it stays on the loopback.
+const OPEN: &str = "it knows neither TLS nor who may do what, and listens on this machine's loopback alone, such as \
+     127.0.0.1:1883; for devices elsewhere set up mosquitto: `fedtt broker config mosquitto` writes all it needs";
 const SUBSCRIPTIONS_PER_CLIENT: usize = 1_000;
 
 impl Default for BrokerConfig {
@@ -68,9 +72,12 @@ impl EmbeddedBroker {
     /// Starts a broker; it accepts connections when this returns.
     ///
     /// # Errors
-    /// If the address cannot be bound or a limit cannot be used.
+    /// If the address is not of the loopback or cannot be bound, or a limit cannot be used.
     pub async fn start(config: BrokerConfig) -> Result<Self, LinkError> {
         let failed = |problem: String| LinkError::Broker { address: config.bind, problem };
+        if !config.bind.ip().is_loopback() {
+            return Err(failed(OPEN.into()));
+        }
         let settings = settings(&config);
         let (started, start) = oneshot::channel();
         let (stop, stopped) = oneshot::channel();
@@ -105,14 +112,7 @@ impl EmbeddedBroker {
 
     /// Where clients on this machine reach it.
     pub fn url(&self) -> BrokerUrl {
-        let mut address = self.address;
-        if address.ip().is_unspecified() {
-            address.set_ip(match address {
-                SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-                SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-            });
-        }
-        BrokerUrl::tcp(address)
+        BrokerUrl::tcp(self.address)
     }
 
     /// Closes all connections and returns when the port is free again.

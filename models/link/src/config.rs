@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::Deserialize;
 
 use crate::{BrokerUrl, LinkError};
 
@@ -18,8 +19,9 @@ pub struct Publication {
     pub retain: bool,
 }
 
-/// Files for TLS, all PEM.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// Files for TLS, all PEM. They are read for each connection, so that certificates may be replaced while a link stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct TlsFiles {
     /// Authorities the broker's certificate may be signed by; without it, those of the system.
     pub ca: Option<PathBuf>,
@@ -27,6 +29,13 @@ pub struct TlsFiles {
     pub cert: Option<PathBuf>,
     /// The private key of `cert`.
     pub key: Option<PathBuf>,
+}
+
+impl TlsFiles {
+    /// The same, if any file is named.
+    pub fn named(self) -> Option<Self> {
+        (self != Self::default()).then_some(self)
+    }
 }
 
 /// How long to wait before connecting again: `min` doubles with every failure up to `max`; each wait is drawn between its

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
+use tokio_rustls::rustls::{self, AlertDescription, CertificateError, ClientConfig, RootCertStore, crypto::ring};
 
 use crate::packet::{self, Incoming};
 use crate::traffic::{Counted, Counters};
@@ -21,7 +21,8 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// Makes connections.
 pub(crate) struct Dialer {
-    tls: Option<(TlsConnector, ServerName<'static>)>,
+    /// What the broker's certificate is to be for, where there is TLS.
+    tls: Option<ServerName<'static>>,
     counters: Arc<Counters>,
 }
 
@@ -34,15 +35,15 @@ pub(crate) struct Connection {
 }
 
 impl Dialer {
-    /// Reads the TLS files, if any.
+    /// Tries whether the TLS files, if any, can be used.
     pub(crate) fn new(config: &LinkConfig, counters: Arc<Counters>) -> Result<Self, LinkError> {
         let tls = match config.broker.is_tls() {
             false => None,
             true => {
-                let client = client_config(config.tls.as_ref().unwrap_or(&TlsFiles::default()))?;
+                client_config(config)?;
                 let name = ServerName::try_from(config.broker.host().to_owned())
                     .map_err(|error| LinkError::Tls(format!("{}: {error}", config.broker.host())))?;
-                Some((TlsConnector::from(Arc::new(client)), name))
+                Some(name)
             }
         };
         Ok(Self { tls, counters })
@@ -57,12 +58,13 @@ impl Dialer {
             let counted = Counted { stream: tcp, counters: self.counters.clone() };
             let stream: Box<dyn Stream> = match &self.tls {
                 None => Box::new(counted),
-                Some((connector, name)) => Box::new(
-                    connector
-                        .connect(name.clone(), counted)
-                        .await
-                        .map_err(|error| format!("no TLS with {}: {error}", config.broker))?,
-                ),
+                Some(name) => {
+                    // Anew for each connection: the files may have been replaced. Nor is an earlier session resumed, which
+                    // would go on with the certificate of then.
+                    let client = client_config(config).map_err(|error| error.to_string())?;
+                    let encrypted = TlsConnector::from(Arc::new(client)).connect(name.clone(), counted).await;
+                    Box::new(encrypted.map_err(|e| format!("no TLS with {}: {}", config.broker, explained(&e)))?)
+                }
             };
             greet(stream, config).await
         };
@@ -74,7 +76,7 @@ impl Dialer {
 }
 
 async fn greet(mut stream: Box<dyn Stream>, config: &LinkConfig) -> Result<Connection, String> {
-    let failed = |error: std::io::Error| format!("{} ends the connection: {error}", config.broker);
+    let failed = |error: std::io::Error| format!("{} ends the connection: {}", config.broker, explained(&error));
     let mut output = BytesMut::new();
     packet::connect(config, &mut output);
     stream.write_all(&output).await.map_err(failed)?;
@@ -96,7 +98,38 @@ async fn greet(mut stream: Box<dyn Stream>, config: &LinkConfig) -> Result<Conne
     }
 }
 
-fn client_config(files: &TlsFiles) -> Result<ClientConfig, LinkError> {
+/// An error of TLS, with what to do about it.
+fn explained(error: &std::io::Error) -> String {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let advice = match tls {
+        Some(rustls::Error::InvalidCertificate(problem)) => match problem {
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                "; the broker's certificate is newer than this machine's clock: check the clock"
+            }
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                "; renew the broker's certificate, or check this machine's clock"
+            }
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                "; reach the broker at a name its certificate is for, or give it a certificate for this one"
+            }
+            CertificateError::UnknownIssuer => "; the CA file is not that of the broker's certificate",
+            _ => "",
+        },
+        Some(rustls::Error::AlertReceived(alert)) => match alert {
+            AlertDescription::CertificateExpired => "; our certificate has expired: renew it, or check both clocks",
+            AlertDescription::CertificateRevoked => "; our certificate was revoked: enrol anew",
+            AlertDescription::CertificateRequired => "; the broker wants a certificate: enrol, or give one",
+            AlertDescription::UnknownCA => "; the broker does not know who signed our certificate",
+            _ => "",
+        },
+        _ => "",
+    };
+    format!("{error}{advice}")
+}
+
+fn client_config(config: &LinkConfig) -> Result<ClientConfig, LinkError> {
+    let none = TlsFiles::default();
+    let files = config.tls.as_ref().unwrap_or(&none);
     let mut roots = RootCertStore::empty();
     match &files.ca {
         Some(path) => {

@@ -222,3 +222,12 @@ async fn shut_down_or_dropped_it_closes_connections_and_gives_the_port_back() {
         }
     }
 }
+
+#[tokio::test]
+async fn it_does_not_leave_this_machine() {
+    for bind in ["0.0.0.0:0", "[::]:0", "192.0.2.1:1883"] {
+        let config = BrokerConfig { bind: bind.parse().unwrap(), ..BrokerConfig::default() };
+        let error = EmbeddedBroker::start(config).await.unwrap_err().to_string();
+        assert!(error.contains(bind) && error.contains("fedtt broker config mosquitto"), "{error}");
+    }
+}

@@ -110,3 +110,21 @@ async fn files_that_cannot_be_used_are_named() {
     let error = Link::connect(config(address, Some(half))).await.unwrap_err();
     assert!(error.to_string().contains("go together"), "{error}");
 }
+
+#[tokio::test]
+async fn replaced_files_are_used_at_the_next_connection() {
+    let broker = EmbeddedBroker::start(BrokerConfig::default()).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("ca.pem");
+    std::fs::copy(file("device.pem"), &ca).unwrap();
+    let tls = TlsFiles { ca: Some(ca.clone()), ..files() };
+    let retry = fedtt_link::Retry { min: Duration::from_millis(1), max: Duration::from_millis(1) };
+    let config = LinkConfig { retry, ..config(front(broker.address()).await, Some(tls)) };
+    let (_link, mut inbox) = Link::connect(config).await.unwrap();
+    let Delivery::Disconnected { reason, .. } = first(&mut inbox).await else { panic!("trusted a stranger") };
+    assert!(reason.contains("the CA file"), "{reason}");
+    let fresh = folder.path().join("fresh.pem");
+    std::fs::copy(file("ca.pem"), &fresh).unwrap();
+    std::fs::rename(fresh, ca).unwrap();
+    while first(&mut inbox).await != (Delivery::Connected { session_present: false }) {}
+}

@@ -2,17 +2,19 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::BrokerUrl;
 
-/// A running mosquitto, anonymous and in memory. Dropped, it is killed.
+/// A running mosquitto. Dropped, it is killed.
 #[derive(Debug)]
 pub struct Mosquitto {
     address: SocketAddr,
-    /// Holds its settings.
-    folder: tempfile::TempDir,
+    settings: PathBuf,
+    /// Holds its settings, where they are its own.
+    _folder: Option<tempfile::TempDir>,
     child: Option<Child>,
 }
 
@@ -20,7 +22,7 @@ pub struct Mosquitto {
 const PLACES: [&str; 3] = ["mosquitto", "/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"];
 
 impl Mosquitto {
-    /// Starts a mosquitto at a free port; none where it is not installed.
+    /// Starts a mosquitto at a free port, anonymous and in memory; none where it is not installed.
     ///
     /// # Errors
     /// If it is installed and does not start.
@@ -34,8 +36,9 @@ impl Mosquitto {
                 "listener {} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 10000\nset_tcp_nodelay true\n",
                 address.port()
             );
-            std::fs::write(folder.path().join("mosquitto.conf"), settings)?;
-            let mut mosquitto = Self { address, folder, child: None };
+            let file = folder.path().join("mosquitto.conf");
+            std::fs::write(&file, settings)?;
+            let mut mosquitto = Self { address, settings: file, _folder: Some(folder), child: None };
             attempt += 1;
             match mosquitto.restart() {
                 Ok(()) => return Ok(Some(mosquitto)),
@@ -43,6 +46,19 @@ impl Mosquitto {
                 Err(error) if attempt == 5 => return Err(error),
                 Err(_) => {}
             }
+        }
+    }
+
+    /// Starts a mosquitto with settings in which it listens at `address`; none where it is not installed.
+    ///
+    /// # Errors
+    /// If it is installed and does not start.
+    pub fn configured(settings: &Path, address: SocketAddr) -> io::Result<Option<Self>> {
+        let mut mosquitto = Self { address, settings: settings.into(), _folder: None, child: None };
+        match mosquitto.restart() {
+            Ok(()) => Ok(Some(mosquitto)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
@@ -76,7 +92,7 @@ impl Mosquitto {
     /// If it does not listen within ten seconds; of the kind `NotFound` where it is not installed.
     pub fn restart(&mut self) -> io::Result<()> {
         self.kill();
-        let settings = self.folder.path().join("mosquitto.conf");
+        let settings = self.settings.clone();
         let started = PLACES.iter().find_map(|place| {
             let mut command = Command::new(place);
             command.arg("-c").arg(&settings).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
