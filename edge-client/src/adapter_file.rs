@@ -1,14 +1,17 @@
 //! A trained adapter in one safetensors file, with everything needed to use it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use fedtt_backbone::training::{Pooling, Task, norms};
 use fedtt_tt::{AdapterSet, HeadSize};
+use fedtt_wire::RunId;
 use ndarray::{Array1, ArrayD};
 use serde::{Deserialize, Serialize};
 
 use crate::data::{Columns, Labels};
 use crate::evaluate::TargetScale;
+use crate::export::DENSE;
 use crate::model::{ModelError, Objective};
 use crate::source::Source;
 use crate::task::TaskKind;
@@ -38,6 +41,20 @@ pub struct AdapterHeader {
     pub columns: Columns,
     /// The settings it was trained with; they fix its shape.
     pub training: TrainSettings,
+    /// The state of a run it is, where it was taken from one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<RunState>,
+}
+
+/// A global state of a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunState {
+    /// The run.
+    pub run: RunId,
+    /// Rounds that led to it.
+    pub round: u32,
+    /// Digest of its values, in hexadecimal.
+    pub digest: String,
 }
 
 /// An adapter with its header.
@@ -129,17 +146,30 @@ impl AdapterFile {
     /// # Errors
     /// When it cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), AdapterFileError> {
-        let header = serde_json::to_string(&self.header)
-            .map_err(|e| AdapterFileError::Header { path: path.to_path_buf(), message: e.to_string() })?;
-        Ok(TensorFile { header, tensors: self.set.tensors() }.write(path, KEY)?)
+        self.write_with(path, BTreeMap::new())
     }
 
-    /// Reads an adapter for use in the backbone of `source`.
+    /// Writes the file with further tensors in it, which [`AdapterFile::read`] passes over: their names begin with [`DENSE`].
     ///
     /// # Errors
-    /// When the file is not an adapter, belongs to another backbone, or contradicts itself.
-    pub fn read(path: &Path, source: &Source) -> Result<Self, AdapterFileError> {
-        let file = TensorFile::read(path, KEY)?;
+    /// When it cannot be written.
+    pub fn write_with(&self, path: &Path, more: BTreeMap<String, ArrayD<f32>>) -> Result<(), AdapterFileError> {
+        let header = serde_json::to_string(&self.header)
+            .map_err(|e| AdapterFileError::Header { path: path.to_path_buf(), message: e.to_string() })?;
+        let mut tensors = self.set.tensors();
+        tensors.extend(more);
+        Ok(TensorFile { header, tensors }.write(path, KEY)?)
+    }
+
+    /// The header of the adapter in a file, whatever backbone it is for.
+    ///
+    /// # Errors
+    /// When the file is not an adapter.
+    pub fn header(path: &Path) -> Result<AdapterHeader, AdapterFileError> {
+        Self::understood(&TensorFile::read(path, KEY)?, path)
+    }
+
+    fn understood(file: &TensorFile, path: &Path) -> Result<AdapterHeader, AdapterFileError> {
         let refuse = |message: String| AdapterFileError::Header { path: path.to_path_buf(), message };
         let header: AdapterHeader = serde_json::from_str(&file.header).map_err(|e| refuse(e.to_string()))?;
         if header.format != FORMAT {
@@ -148,6 +178,17 @@ impl AdapterFile {
         if header.task == TaskKind::Classify && header.labels.as_ref().is_none_or(|l| l.names().is_empty()) {
             return Err(refuse("a classifier without labels".into()));
         }
+        Ok(header)
+    }
+
+    /// Reads an adapter for use in the backbone of `source`.
+    ///
+    /// # Errors
+    /// When the file is not an adapter, belongs to another backbone, or contradicts itself.
+    pub fn read(path: &Path, source: &Source) -> Result<Self, AdapterFileError> {
+        let mut file = TensorFile::read(path, KEY)?;
+        let header = Self::understood(&file, path)?;
+        file.tensors.retain(|name, _| !name.starts_with(DENSE));
         if header.bundle != source.hash {
             return Err(AdapterFileError::OtherBackbone {
                 path: path.to_path_buf(),

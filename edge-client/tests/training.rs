@@ -54,6 +54,7 @@ impl Bench {
             pooling: source.pooling,
             columns: Columns::default(),
             training: settings,
+            origin: None,
         };
         Bench { source, header, data, shape }
     }

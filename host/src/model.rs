@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use fedtt_backbone::training::{Task, TrainingError, TrainingGraph, TrainingSpec};
+use fedtt_backbone::training::Task;
 use fedtt_edge::adapter_file::{AdapterFile, AdapterFileError};
 use fedtt_edge::local::{LocalError, adapter_header};
 use fedtt_edge::model::ModelError as GraphError;
@@ -75,17 +75,6 @@ pub enum ModelError {
     /// The adapter cannot be read or written.
     #[error(transparent)]
     File(#[from] AdapterFileError),
-    /// No model can be made of it.
-    #[error(transparent)]
-    Training(#[from] TrainingError),
-    /// A file cannot be written.
-    #[error("cannot write {}: {source}", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
 }
 
 /// Reads the plan in the file at `path`, with the bundle it names.
@@ -174,26 +163,6 @@ pub fn write_adapter(path: &Path, plan: &Plan, source: &Source, values: &[ArrayD
     Ok(AdapterFile { header, set }.write(path)?)
 }
 
-/// Writes the adapter in the file `adapter`, backbone and head as one ONNX model: token ids in, logits or predictions out.
-///
-/// # Errors
-/// When the adapter is another backbone's, or the model cannot be made or written.
-pub fn write_onnx(adapter: &Path, source: &Source, path: &Path) -> Result<(), ModelError> {
-    let AdapterFile { header, set } = AdapterFile::read(adapter, source)?;
-    let objective = header.objective(source)?;
-    let spec = TrainingSpec {
-        adapters: set.forms().into_iter().map(|(site, form)| (site.id, form)).collect(),
-        head: set.head_form(),
-        task: objective.task,
-        pooling: objective.pooling,
-        from_block: None,
-        norms: objective.norms,
-    };
-    let graph = TrainingGraph::build(&source.backbone, &spec)?;
-    let model = graph.applied(&set.graph_inputs())?;
-    std::fs::write(path, model.bytes).map_err(|source| ModelError::Write { path: path.to_path_buf(), source })
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
@@ -251,8 +220,9 @@ mod tests {
         std::fs::create_dir_all(&folder).unwrap();
         let (file, onnx) = (folder.join("adapter.safetensors"), folder.join("model.onnx"));
         write_adapter(&file, &plan, &source, &values).unwrap();
-        write_onnx(&file, &source, &onnx).unwrap();
-        let AdapterFile { header, set } = AdapterFile::read(&file, &source).unwrap();
+        let adapter = AdapterFile::read(&file, &source).unwrap();
+        fedtt_edge::export::onnx(&adapter, &source, &onnx, false).unwrap();
+        let AdapterFile { header, set } = adapter;
         let model = Model { bytes: std::fs::read(&onnx).unwrap(), weights_dir: None };
         std::fs::remove_dir_all(&folder).unwrap();
 

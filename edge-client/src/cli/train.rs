@@ -222,6 +222,7 @@ fn header(args: &TrainArgs, source: &Source, files: &Files, training: TrainSetti
         pooling: args.adapter.pooling.unwrap_or(source.pooling),
         columns: files.columns.clone(),
         training,
+        origin: None,
     })
 }
 

@@ -46,6 +46,7 @@ pub fn adapter_header(plan: &Plan, source: &Source) -> Result<AdapterHeader, Loc
             seed: plan.seed,
             ..TrainSettings::default()
         },
+        origin: None,
     })
 }
 

@@ -1,6 +1,7 @@
 //! The graph as an ONNX model: opset 21, weights inline or where they already are on disk.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use fedtt_runtime::Model;
@@ -12,6 +13,7 @@ use fedtt_runtime::proto::{
     TensorShapeProto, TypeProto, ValueInfoProto,
 };
 
+use crate::bundle::WeightsWriter;
 use crate::ir::{Attr, Data, Graph, Node, OPSET, Port, PortDim, Weight};
 
 /// The first IR version with opset 21.
@@ -21,7 +23,7 @@ const IR_VERSION: i64 = 10;
 pub const INLINE_BELOW: usize = 1024;
 
 /// Protobuf messages end here.
-const MAX_MODEL: usize = (1 << 31) - (1 << 20);
+pub const MAX_MODEL: usize = (1 << 31) - (1 << 20);
 
 /// A file of weights that written models may refer to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +60,14 @@ pub enum ExportError {
         "the model would take {0} bytes, more than one ONNX file may have: keep its weights in a file of their own"
     )]
     TooLarge(usize),
+    /// A file cannot be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
 }
 
 /// Writes `graph` as an ONNX model.
@@ -68,6 +78,43 @@ pub enum ExportError {
 /// # Errors
 /// When a weight cannot be read, or the model would grow beyond 2 GiB.
 pub fn to_model(graph: &Graph, weights: Option<&WeightsFile>) -> Result<Model, ExportError> {
+    let model = model_proto(graph, weights)?;
+    Ok(Model { bytes: model.encode_to_vec(), weights_dir: weights.map(|w| w.folder.clone()) })
+}
+
+/// Writes `graph` to the file `path` as a model of its own, with `metadata` for those who use it. Up to `inline` bytes of
+/// weights are within the model; more are in the file `<name>.data` beside it, which has to stay there. Returns that file.
+///
+/// # Errors
+/// When a weight cannot be read, or a file cannot be written.
+pub fn save(
+    graph: &Graph,
+    path: &Path,
+    inline: usize,
+    metadata: &[(&str, String)],
+) -> Result<Option<PathBuf>, ExportError> {
+    let refused = |path: &Path| {
+        let path = path.to_path_buf();
+        move |source| ExportError::Write { path, source }
+    };
+    let beside = path.with_file_name(format!("{}.data", path.file_name().unwrap_or_default().to_string_lossy()));
+    let external = inline_bytes(graph, None) > inline.min(MAX_MODEL);
+    let mut model = if external {
+        let mut graph = graph.clone();
+        let mut writer = WeightsWriter::create(&beside, beside.clone()).map_err(refused(&beside))?;
+        writer.move_weights(&mut graph).map_err(|(name, source)| ExportError::Read { name, source })?;
+        writer.finish().map_err(refused(&beside))?;
+        model_proto(&graph, WeightsFile::new(&beside).as_ref())?
+    } else {
+        model_proto(graph, None)?
+    };
+    let entry = |(key, value): &(&str, String)| StringStringEntryProto { key: key.to_string(), value: value.clone() };
+    model.metadata_props = metadata.iter().map(entry).collect();
+    std::fs::write(path, model.encode_to_vec()).map_err(refused(path))?;
+    Ok(external.then_some(beside))
+}
+
+fn model_proto(graph: &Graph, weights: Option<&WeightsFile>) -> Result<ModelProto, ExportError> {
     let inline = inline_bytes(graph, weights);
     if inline > MAX_MODEL {
         return Err(ExportError::TooLarge(inline));
@@ -75,7 +122,7 @@ pub fn to_model(graph: &Graph, weights: Option<&WeightsFile>) -> Result<Model, E
     let mut domains = BTreeSet::from([""]);
     collect_domains(graph, &mut domains);
     let version = |domain: &str| if domain.is_empty() { OPSET } else { 1 };
-    let model = ModelProto {
+    Ok(ModelProto {
         ir_version: IR_VERSION,
         opset_import: domains
             .into_iter()
@@ -85,8 +132,7 @@ pub fn to_model(graph: &Graph, weights: Option<&WeightsFile>) -> Result<Model, E
         producer_version: env!("CARGO_PKG_VERSION").to_string(),
         graph: Some(graph_proto(graph, weights, value_info)?),
         ..ModelProto::default()
-    };
-    Ok(Model { bytes: model.encode_to_vec(), weights_dir: weights.map(|w| w.folder.clone()) })
+    })
 }
 
 fn subgraphs(node: &Node) -> impl Iterator<Item = &Graph> {

@@ -10,6 +10,7 @@ pub mod export;
 pub mod graft;
 pub mod import;
 pub mod ir;
+pub mod merge;
 pub mod prepare;
 pub mod shape;
 pub mod sites;

@@ -6,11 +6,13 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::{OPTIONAL, REQUIRED};
+
 /// The bundle format this crate writes and reads.
 pub const FORMAT: u32 = 1;
 
 /// The manifest's file name.
-pub(super) const MANIFEST: &str = "manifest.json";
+pub const MANIFEST: &str = "manifest.json";
 
 /// A bundle's table of contents.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,10 +42,31 @@ impl Manifest {
         Manifest { format: FORMAT, hash: content_hash(&parts), parts }
     }
 
-    /// Whether the hash is that of the parts listed.
-    pub(super) fn is_consistent(&self) -> bool {
-        self.hash == content_hash(&self.parts)
+    /// Whether it may be a bundle's: of this format, with the parts that a bundle has and no others, and the hash of these.
+    /// Its file names are safe in a path then.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn check(&self) -> Result<(), String> {
+        if self.format != FORMAT {
+            return Err(format!("has format {}, not {FORMAT}", self.format));
+        }
+        if self.hash != content_hash(&self.parts) {
+            return Err("its hash is not that of the parts it lists".into());
+        }
+        if let Some(missing) = REQUIRED.iter().find(|name| !self.parts.contains_key(**name)) {
+            return Err(format!("lists no {missing}"));
+        }
+        match self.parts.keys().find(|name| !is_part(name)) {
+            Some(name) => Err(format!("lists a part `{name}` that no bundle has")),
+            None => Ok(()),
+        }
     }
+}
+
+/// Whether bundles have a part of this name.
+pub fn is_part(name: &str) -> bool {
+    REQUIRED.contains(&name) || OPTIONAL.contains(&name)
 }
 
 /// SHA-256 of the lines `<sha256>  <name>`, in order of names: what `sha256sum` prints for the parts.

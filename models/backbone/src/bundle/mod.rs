@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-pub use manifest::{FORMAT, Manifest, Part};
+pub use manifest::{FORMAT, MANIFEST, Manifest, Part, is_part};
 pub use settings::{Origin, Precision, Settings};
+pub(crate) use weights::WeightsWriter;
 pub use write::{Draft, file_sha256, write};
 
 use crate::export::{ExportError, WeightsFile};
@@ -30,8 +31,8 @@ const REQUIRED: [&str; 3] = [GRAPH, WEIGHTS, SETTINGS];
 /// Parts a bundle may have.
 const OPTIONAL: [&str; 2] = [TOKENIZER, LICENCE];
 
-/// No settings or manifest is larger.
-const MAX_JSON: u64 = 16 << 20;
+/// No settings or manifest is larger, in bytes.
+pub const MAX_JSON: u64 = 16 << 20;
 
 /// Why a bundle cannot be written or opened.
 #[derive(Debug, thiserror::Error)]
@@ -116,17 +117,7 @@ impl Bundle {
             return Err(BundleError::Format { path: folder, found: found.try_into().unwrap_or(u32::MAX) });
         }
         let manifest: Manifest = serde_json::from_slice(&text).map_err(json_error(&path))?;
-        if !manifest.is_consistent() {
-            return Err(damaged(&path, "its hash is not that of the parts it lists"));
-        }
-        if let Some(missing) = REQUIRED.iter().find(|name| !manifest.parts.contains_key(**name)) {
-            return Err(damaged(&path, format!("lists no {missing}")));
-        }
-        if let Some(name) =
-            manifest.parts.keys().find(|n| !REQUIRED.contains(&n.as_str()) && !OPTIONAL.contains(&n.as_str()))
-        {
-            return Err(damaged(&path, format!("lists a part `{name}` that no bundle has")));
-        }
+        manifest.check().map_err(|message| damaged(&path, message))?;
         for (name, part) in &manifest.parts {
             check_size(&folder.join(name), part)?;
             if name != WEIGHTS {

@@ -20,7 +20,7 @@ const PAGE: u64 = 4096;
 const PAGED_FROM: u64 = 16 * PAGE;
 
 /// Writes the weights of a graph to a file, one after another.
-pub(super) struct WeightsWriter {
+pub(crate) struct WeightsWriter {
     file: BufWriter<File>,
     written: u64,
     hash: Sha256,
@@ -30,7 +30,7 @@ pub(super) struct WeightsWriter {
 
 impl WeightsWriter {
     /// Writes to `path`, which will later be found at `final_path`.
-    pub(super) fn create(path: &Path, final_path: PathBuf) -> io::Result<Self> {
+    pub(crate) fn create(path: &Path, final_path: PathBuf) -> io::Result<Self> {
         Ok(WeightsWriter {
             file: BufWriter::with_capacity(1 << 20, File::create(path)?),
             written: 0,
@@ -41,7 +41,7 @@ impl WeightsWriter {
     }
 
     /// Writes the large weights of `graph` and its subgraphs and points the graph at them. On failure names the weight.
-    pub(super) fn move_weights(&mut self, graph: &mut Graph) -> Result<(), (String, io::Error)> {
+    pub(crate) fn move_weights(&mut self, graph: &mut Graph) -> Result<(), (String, io::Error)> {
         for (name, weight) in &mut graph.weights {
             let at = |source| (name.clone(), source);
             if weight.byte_len() < INLINE_BELOW {
@@ -82,7 +82,7 @@ impl WeightsWriter {
     }
 
     /// Flushes everything to disk.
-    pub(super) fn finish(self) -> io::Result<Part> {
+    pub(crate) fn finish(self) -> io::Result<Part> {
         let file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.sync_all()?;
         Ok(Part { bytes: self.written, sha256: hex(&self.hash.finalize()) })

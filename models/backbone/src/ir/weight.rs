@@ -105,6 +105,17 @@ impl Weight {
         Self::in_memory(DType::I64, shape, values.iter().flat_map(|v| v.to_le_bytes()).collect())
     }
 
+    /// A tensor of 16-, 32- or 64-bit floats, rounded to the nearest; 32 bits for any other type.
+    pub fn floats(dtype: DType, shape: &[usize], values: &[f32]) -> Self {
+        let bytes = match dtype {
+            DType::F64 => values.iter().flat_map(|&v| f64::from(v).to_le_bytes()).collect(),
+            DType::F16 => values.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect(),
+            DType::BF16 => values.iter().flat_map(|&v| half::bf16::from_f32(v).to_le_bytes()).collect(),
+            _ => return Self::f32s(shape, values),
+        };
+        Self::in_memory(dtype, shape, bytes)
+    }
+
     /// A tensor of any type from its raw bytes.
     pub fn raw(dtype: DType, shape: &[usize], bytes: Vec<u8>) -> Self {
         Self::in_memory(dtype, shape, bytes)

@@ -138,10 +138,11 @@ impl TrainingGraph {
         };
         check_head(&g, spec, &outputs)?;
         g.inputs.extend(spec.norms.iter().map(|norm| norm.name.clone()));
+        let answer = g.builder.cast(&outputs, DType::F32);
         let loss = loss::loss(&mut g.builder, &outputs, spec.task);
         let mut built = Self::differentiated(backbone, g, &loss.loss, &[(result, &loss.result)], result)?;
         if spec.task == Task::CausalLm {
-            built.answer = outputs;
+            built.answer = answer;
         }
         Ok(built)
     }
@@ -221,12 +222,12 @@ impl TrainingGraph {
         Ok(backbone.export(&graph)?)
     }
 
-    /// A model that needs nothing else: the factors' values are among its weights, which it holds itself, and its one output
+    /// A graph for those who use what was trained: the factors' values are among its weights, and its one output, [`LOGITS`],
     /// is the logits or predictions.
     ///
     /// # Errors
-    /// When a factor has no value, or the model would not fit one file.
-    pub fn applied(&self, values: &[(String, ArrayD<f32>)]) -> Result<Model, TrainingError> {
+    /// When a factor has no value.
+    pub fn applied(&self, values: &[(String, ArrayD<f32>)]) -> Result<Graph, TrainingError> {
         let mut graph = self.graph.clone();
         for (name, value) in values {
             let data: Vec<f32> = value.iter().copied().collect();
@@ -236,10 +237,13 @@ impl TrainingGraph {
             return Err(TrainingError::Task(format!("no value is given for `{missing}`")));
         }
         graph.inputs.retain(|port| !graph.weights.contains_key(&port.name));
-        graph.outputs = vec![output_port(&self.answer)];
+        let mut b = Builder::new(graph, Facts::default());
+        let output = if self.answer == LOGITS { LOGITS.to_string() } else { named_logits(&mut b, &self.answer) };
+        let mut graph = b.graph;
+        graph.outputs = vec![output_port(&output)];
         graph.prune();
         drop_unread_inputs(&mut graph);
-        Ok(crate::export::to_model(&graph, None)?)
+        Ok(graph)
     }
 
     /// Forward always, backward inside `If(train)`: one session and one set of weights for training and evaluation.
@@ -359,6 +363,13 @@ fn retarget(graph: &mut Graph, outputs: &[&str], facts: &Facts) {
 fn name_output(b: &mut Builder, value: &str, name: &str) -> String {
     b.push("Identity", &[value], &[name], &[]);
     name.to_string()
+}
+
+/// The same value as [`LOGITS`], or under a name like it where the graph has another value of that name.
+fn named_logits(b: &mut Builder, value: &str) -> String {
+    let taken = b.graph.nodes.iter().any(|node| node.outputs.iter().any(|output| output == LOGITS));
+    let name = if taken { b.fresh(LOGITS) } else { LOGITS.to_string() };
+    name_output(b, value, &name)
 }
 
 fn output_port(name: &str) -> Port {

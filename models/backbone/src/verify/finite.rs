@@ -10,7 +10,7 @@ use crate::backbone::{Backbone, Role};
 /// A small batch of two rows, the second shorter by padding on the right.
 pub(super) fn random_batch(backbone: &Backbone) -> Batch {
     let (rows, length) = (2, 6);
-    let mut noise = Noise(0x5eed);
+    let mut noise = Noise::new(0x5eed);
     let vocabulary = backbone.vocabulary().unwrap_or(2).max(2);
     let ids = Array2::from_shape_fn((rows, length), |_| 1 + (noise.unit() * (vocabulary - 1) as f64) as i64);
     let mask = Array2::from_shape_fn((rows, length), |(row, column)| i64::from(row == 0 || column < length - 2));
@@ -28,7 +28,7 @@ pub(super) fn random_batch(backbone: &Backbone) -> Batch {
 pub(super) fn errors(probes: &mut Probes<'_>, batch: &Batch) -> Result<Vec<f64>, VerifyError> {
     let zeros = probes.zeros(batch);
     let gradients = probes.run(batch, &zeros)?.gradients;
-    let mut noise = Noise(0xd1ff);
+    let mut noise = Noise::new(0xd1ff);
     let mut errors = Vec::new();
     for (at, gradient) in gradients.iter().enumerate() {
         let some = gradient.mapv(|g| if noise.unit() < 0.5 { g } else { 0.0 });
@@ -58,9 +58,13 @@ pub(super) fn errors(probes: &mut Probes<'_>, batch: &Batch) -> Result<Vec<f64>,
 }
 
 /// SplitMix64: probe noise that is the same everywhere.
-struct Noise(u64);
+pub(super) struct Noise(u64);
 
 impl Noise {
+    pub(super) fn new(seed: u64) -> Self {
+        Noise(seed)
+    }
+
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -74,7 +78,7 @@ impl Noise {
     }
 
     /// Standard normal, by the sum of twelve uniforms.
-    fn normal(&mut self) -> f32 {
+    pub(super) fn normal(&mut self) -> f32 {
         ((0..12).map(|_| self.unit()).sum::<f64>() - 6.0) as f32
     }
 }

@@ -1,6 +1,7 @@
 //! Checking a backbone's derived gradients: against finite differences, and against a reference file.
 
 mod finite;
+mod record;
 mod reference;
 
 use std::collections::HashMap;

@@ -15,9 +15,19 @@ use crate::backbone::{Backbone, Role};
 
 /// A reference file in memory.
 pub struct Reference {
-    path: PathBuf,
-    floats: HashMap<String, ArrayD<f32>>,
-    integers: HashMap<String, ArrayD<i64>>,
+    pub(super) path: PathBuf,
+    pub(super) floats: HashMap<String, ArrayD<f32>>,
+    pub(super) integers: HashMap<String, ArrayD<i64>>,
+}
+
+/// What a reference file calls an input.
+pub(super) fn input(role: Role) -> &'static str {
+    match role {
+        Role::Ids => "input_ids",
+        Role::Mask => "attention_mask",
+        Role::Types => "token_type_ids",
+        Role::Positions => "position_ids",
+    }
 }
 
 /// Why a reference file cannot be used.
@@ -95,13 +105,8 @@ impl Reference {
             return Err(ReferenceError::Shape { tensor: "R".into(), found: r.shape().to_vec(), expected });
         }
         let mut feeds = HashMap::new();
-        let names = [
-            (Role::Ids, "input_ids"),
-            (Role::Mask, "attention_mask"),
-            (Role::Types, "token_type_ids"),
-            (Role::Positions, "position_ids"),
-        ];
-        for (role, name) in names {
+        for role in [Role::Ids, Role::Mask, Role::Types, Role::Positions] {
+            let name = input(role);
             match self.integers.get(name) {
                 Some(ids) => {
                     let ids: Array2<i64> = ids.clone().into_dimensionality().map_err(|_| ReferenceError::Shape {
