@@ -92,6 +92,25 @@ pub fn select(config: &EngineConfig) -> Result<Box<dyn Engine>, SelectError> {
     }
 }
 
+/// The name of the engine that [`select()`] would return, told from files alone: no library is loaded.
+///
+/// # Errors
+/// When ONNX Runtime is asked for, by name or through a provider, and no library is found; when the one named is not there.
+pub fn expected(config: &EngineConfig) -> Result<String, SelectError> {
+    let on_gpu = config.provider != Provider::Cpu;
+    if config.choice == EngineChoice::Tract {
+        let refuse = SelectError::TractOnGpu { provider: config.provider };
+        return if on_gpu { Err(refuse) } else { Ok(TractEngine::new(config.threads).name()) };
+    }
+    match OrtEngine::expected(config.library.as_deref(), config.provider) {
+        Ok(name) => Ok(name),
+        Err(LibraryError::NotFound) if config.choice == EngineChoice::Auto && !on_gpu => {
+            Ok(TractEngine::new(config.threads).name())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// A word that stands for no setting.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{word}` is not one of {known}")]
@@ -166,6 +185,14 @@ mod tests {
     }
 
     #[test]
+    fn what_is_expected_is_what_is_selected() {
+        let tract = EngineConfig { choice: EngineChoice::Tract, ..EngineConfig::default() };
+        for config in [tract, EngineConfig::default()] {
+            assert_eq!(expected(&config).unwrap(), select(&config).unwrap().name());
+        }
+    }
+
+    #[test]
     fn tract_refuses_a_gpu() {
         let config = EngineConfig { choice: EngineChoice::Tract, provider: Provider::Cuda, ..EngineConfig::default() };
         let error = select(&config).err().unwrap().to_string();
@@ -175,7 +202,8 @@ mod tests {
     #[test]
     fn a_named_library_that_is_missing_is_an_error_even_for_auto() {
         let config = EngineConfig { library: Some("/nowhere/libonnxruntime.so".into()), ..EngineConfig::default() };
-        let error = select(&config).err().unwrap().to_string();
-        assert!(error.contains("/nowhere/libonnxruntime.so"), "{error}");
+        for error in [select(&config).err().unwrap().to_string(), expected(&config).unwrap_err().to_string()] {
+            assert!(error.contains("/nowhere/libonnxruntime.so"), "{error}");
+        }
     }
 }

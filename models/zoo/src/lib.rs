@@ -23,6 +23,9 @@ pub struct Files {
     pub license: &'static str,
 }
 
+/// SHA-256 of the encoder's model followed by its tokenizer, in lower-case hexadecimal: what names it in plans.
+pub const ENCODER_SHA256: &str = "511342da8aefa69f5068cd82e6fd22688dea888e5118ae7be08fa301f3df56ad";
+
 /// The embedded encoder: hidden 128, 3 blocks, 4 heads, at most 128 positions, mean pooling.
 pub fn encoder() -> Files {
     Files {
@@ -37,6 +40,8 @@ pub fn encoder() -> Files {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use sha2::{Digest, Sha256};
+
     use super::*;
 
     #[test]
@@ -44,6 +49,14 @@ mod tests {
         let files = encoder();
         let bytes = files.model.len() + files.tokenizer.len() + files.config.len() + files.license.len();
         assert!(bytes <= 3_000_000, "{bytes} bytes");
+    }
+
+    #[test]
+    fn the_encoder_is_what_its_hash_says() {
+        let files = encoder();
+        let digest = Sha256::new().chain_update(files.model).chain_update(files.tokenizer).finalize();
+        let hash: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hash, ENCODER_SHA256);
     }
 
     #[test]

@@ -6,7 +6,7 @@ mod placement;
 mod session;
 mod weights;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ort::ep::{self, ExecutionProvider, ExecutionProviderDispatch};
@@ -77,8 +77,17 @@ impl OrtEngine {
         Ok(OrtEngine { library, options })
     }
 
+    /// The name an engine of [`OrtEngine::new`] would have, told from the library's file name.
+    ///
+    /// # Errors
+    /// When there is no library.
+    pub fn expected(library: Option<&Path>, provider: Provider) -> Result<String, LibraryError> {
+        let (_, version) = library::expected(library)?;
+        Ok(format!("ort {} ({provider})", version.as_deref().unwrap_or(library::UNKNOWN_VERSION)))
+    }
+
     /// The library in use.
-    pub fn library(&self) -> &std::path::Path {
+    pub fn library(&self) -> &Path {
         &self.library.path
     }
 
