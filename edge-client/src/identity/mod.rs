@@ -4,8 +4,17 @@
 //! |---|---|
 //! | `signing.key` | the device's Ed25519 key, PKCS#8, made here and never sent |
 //! | `host.pub` | the host's public key, 64 hexadecimal digits: what another key signs is not listened to |
+//! | `enrolled.toml` | the device's place in its fleet, once it is enrolled |
+//! | `device.pem` | its certificate and, made here and never sent, that one's private key (ECDSA over P-256) |
+//! | `ca.pem` | the fleet's authority: whom the broker's certificate is to be by |
+//! | `enrolling.toml`, `renewing.toml`, `requested.key` | a request for a certificate that is under way |
 //! | `session` | the last number that may have been given to one of its connections |
 
+mod asking;
+mod by_hand;
+mod enrolled;
+mod enrolling;
+mod naming;
 mod sessions;
 
 use std::fs::{self, DirBuilder};
@@ -18,6 +27,12 @@ use fedtt_wire::{PublicKey, SigningKey, WireError};
 
 use crate::files::{write_atomically, write_secret};
 
+pub use asking::{Asked, Asking};
+pub use by_hand::Carried;
+pub use enrolled::Enrolled;
+pub(crate) use enrolled::{enrolled, tls};
+pub use enrolling::{EnrollError, Step, enroll, renew};
+pub use naming::own_name;
 pub use sessions::Sessions;
 
 const SIGNING_KEY: &str = "signing.key";
@@ -30,7 +45,7 @@ pub enum IdentityError {
     /// The system refused.
     #[error("cannot {verb} {}: {source}", path.display())]
     Io {
-        /// create, read or write.
+        /// create, read, write or remove.
         verb: &'static str,
         /// The file or folder.
         path: PathBuf,
