@@ -7,6 +7,8 @@ use fedtt_edge::data::{Columns, Format, ReadOptions};
 use fedtt_edge::task::TaskKind;
 use fedtt_runtime::{EngineChoice, EngineConfig, Provider, SessionOptions};
 
+pub(crate) use super::found::AdapterArgs;
+
 /// The backbone.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Backbone")]
@@ -20,10 +22,7 @@ pub(crate) struct BackboneArgs {
 #[derive(Debug, Args)]
 pub(crate) struct UseArgs {
     #[command(flatten)]
-    pub(crate) backbone: BackboneArgs,
-    /// Adapter made by `fedtt-edge train`
-    #[arg(long, value_name = "FILE", default_value = "adapter.safetensors")]
-    pub(crate) adapter: PathBuf,
+    pub(crate) adapter: AdapterArgs,
     #[command(flatten)]
     pub(crate) read: ReadArgs,
     /// Texts in a batch
@@ -36,7 +35,7 @@ pub(crate) struct UseArgs {
 }
 
 /// The engine that runs the graph.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Engine")]
 pub(crate) struct EngineArgs {
     /// auto, ort (ONNX Runtime) or tract; auto takes ONNX Runtime where its library is found

@@ -9,7 +9,7 @@ use fedtt_edge::source::Source;
 use fedtt_edge::tokenize::TextEncoder;
 use fedtt_runtime::select;
 
-use super::args::UseArgs;
+use super::args::{AdapterArgs, EngineArgs, UseArgs};
 
 /// An adapter at work: its backbone, its model on an engine, and its encoder.
 pub(crate) struct Working {
@@ -22,12 +22,18 @@ pub(crate) struct Working {
 
 /// Reads an adapter into its backbone, for the forward pass.
 pub(crate) fn open(args: &UseArgs) -> anyhow::Result<Working> {
-    let source = Source::open(args.backbone.bundle.as_deref())?;
-    let adapter = AdapterFile::read(&args.adapter, &source)?;
+    working(&args.adapter, &args.engine)
+}
+
+/// The same for those who read no files.
+pub(crate) fn working(adapter: &AdapterArgs, engine: &EngineArgs) -> anyhow::Result<Working> {
+    let found = adapter.find()?;
+    let source = Source::open(found.bundle.as_deref())?;
+    let adapter = AdapterFile::read(&found.file, &source)?;
     let encoder = source.encoder(adapter.header.training.max_length)?;
-    let chosen = select(&args.engine.config())?;
+    let chosen = select(&engine.config())?;
     let objective = adapter.header.objective(&source)?;
-    let options = args.engine.session();
+    let options = engine.session();
     let model = AdaptedModel::load(&source.backbone, &adapter.set, &objective, chosen.as_ref(), &options, Use::Forward)
         .context("cannot load the adapted backbone")?;
     Ok(Working { source, adapter, model, encoder, engine: chosen.name() })

@@ -7,11 +7,12 @@ use fedtt_wire::message::Measurement;
 use fedtt_wire::{Layout, Plan};
 use ndarray::ArrayD;
 
-use super::plan::{adapter_header, scale, task};
+use super::plan::{adapter_header, task};
 use super::{LocalData, LocalError};
+use crate::adapter_file::AdapterHeader;
 use crate::batch::{BatchShape, EncodedSet};
-use crate::data::{Dataset, Labels};
-use crate::evaluate::{TargetScale, evaluate};
+use crate::data::Dataset;
+use crate::evaluate::evaluate;
 use crate::model::{AdaptedModel, Use};
 use crate::prepare::Encoding;
 use crate::source::Source;
@@ -30,8 +31,7 @@ pub struct PlanModel {
     encoder: TextEncoder,
     vocabulary: Option<usize>,
     task: TaskKind,
-    labels: Option<Labels>,
-    scale: Option<TargetScale>,
+    header: AdapterHeader,
 }
 
 impl PlanModel {
@@ -61,14 +61,18 @@ impl PlanModel {
             encoder,
             vocabulary: source.backbone.vocabulary(),
             task: task(plan),
-            labels: header.labels,
-            scale: scale(plan),
+            header,
         })
     }
 
     /// The values a run begins with, in the order of the layout, from the plan's seed.
     pub fn initial(&self) -> &[ArrayD<f32>] {
         &self.initial
+    }
+
+    /// What an adapter of the plan is for.
+    pub fn header(&self) -> &AdapterHeader {
+        &self.header
     }
 
     /// The tensors of the global state.
@@ -99,8 +103,8 @@ impl PlanModel {
             encoder: &self.encoder,
             vocabulary: self.vocabulary,
             task: self.task,
-            labels: self.labels.as_ref(),
-            scale: self.scale,
+            labels: self.header.labels.as_ref(),
+            scale: self.header.scale,
         };
         Ok(encoding.labelled(data)?)
     }
@@ -123,7 +127,7 @@ impl PlanModel {
     }
 
     pub(super) fn measure_assigned(&mut self, examples: &EncodedSet) -> Result<Measurement, LocalError> {
-        let evaluation = evaluate(&mut self.model, &self.set, examples, self.shape, self.scale)?;
+        let evaluation = evaluate(&mut self.model, &self.set, examples, self.shape, self.header.scale)?;
         if !evaluation.loss.is_finite() {
             return Err(LocalError::Diverged { loss: evaluation.loss as f32, step: 0 });
         }

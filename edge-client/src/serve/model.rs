@@ -41,7 +41,7 @@ pub struct Opened {
 
 /// Why nothing is predicted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unanswered {
+pub(super) enum Unanswered {
     /// Too many wait already.
     #[error("too many requests wait; try again")]
     Busy,

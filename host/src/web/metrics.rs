@@ -30,13 +30,15 @@ impl Metrics {
 
 type Labels = Vec<(&'static str, String)>;
 
-fn kinds(refused: &Refused) -> [(&'static str, u64); 5] {
+fn kinds(refused: &Refused) -> [(&'static str, u64); 7] {
     [
         ("late", refused.late),
         ("duplicate", refused.duplicate),
         ("foreign", refused.foreign),
         ("malformed", refused.malformed),
         ("outlying", refused.outlying),
+        ("forged", refused.forged),
+        ("replayed", refused.replayed),
     ]
 }
 

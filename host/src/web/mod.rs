@@ -8,7 +8,10 @@
 //! | `/api/snapshot`, `/api/runs`, `/api/runs/{run}`, `/api/devices` | JSON in `{"version": 1, "data": ..}` |
 //! | `/metrics` | Prometheus' text format |
 //! | `/runs/{run}/report.html`, `summary.json`, `rounds.jsonl` | what the run has left so far |
+//! | `/runs/{run}/adapter.safetensors`, `adapter.safetensors.sha256` | its adapter, and its hash as `sha256sum` prints it |
+//! | `/bundles/{hash}/{file}` | the parts of the bundles its runs use, for devices that lack them; in ranges if asked |
 
+mod files;
 mod guard;
 mod metrics;
 mod page;
@@ -23,7 +26,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::extract::{Path, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{Html, IntoResponse, Response};
@@ -44,10 +47,14 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// What open connections get to finish after a shutdown.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// Where the bundle of a hash is, if it may be handed out.
+pub type Bundles = Arc<dyn Fn(&str) -> Option<PathBuf> + Send + Sync>;
+
 #[derive(Clone)]
 struct Shared {
     snapshot: watch::Receiver<Arc<Snapshot>>,
     runs_dir: Arc<PathBuf>,
+    bundles: Bundles,
     /// true once the server is to stop
     stop: watch::Receiver<bool>,
 }
@@ -61,11 +68,12 @@ pub async fn serve(
     listener: TcpListener,
     snapshot: watch::Receiver<Arc<Snapshot>>,
     runs_dir: PathBuf,
+    bundles: Bundles,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let loopback = listener.local_addr()?.ip().is_loopback();
     let (stopping, stop) = watch::channel(false);
-    let shared = Shared { snapshot, runs_dir: Arc::new(runs_dir), stop: stop.clone() };
+    let shared = Shared { snapshot, runs_dir: Arc::new(runs_dir), bundles, stop: stop.clone() };
     let router = Router::new()
         .route("/", get(page))
         .route("/events", get(events))
@@ -75,6 +83,7 @@ pub async fn serve(
         .route("/api/runs/{run}", get(api_run))
         .route("/api/devices", get(api_devices))
         .route("/runs/{run}/{file}", get(artefact))
+        .route("/bundles/{hash}/{file}", get(files::part))
         .fallback(|| async { not_found("nothing is here; see / and /api/snapshot") })
         .layer(middleware::from_fn(move |request, next| guard::guard(loopback, request, next)))
         .with_state(shared);
@@ -157,12 +166,25 @@ async fn api_run(State(shared): State<Shared>, Path(id): Path<String>) -> Respon
     }
 }
 
-async fn artefact(State(shared): State<Shared>, Path((run, file)): Path<(String, String)>) -> Response {
+async fn artefact(
+    State(shared): State<Shared>,
+    Path((run, file)): Path<(String, String)>,
+    request: Request,
+) -> Response {
+    if let Some(hash) = file.strip_prefix(files::ADAPTER).filter(|rest| matches!(*rest, "" | files::HASH)) {
+        let Ok(run) = RunId::new(run) else { return not_found("there is no such run; see /api/runs") };
+        let path = shared.runs_dir.join(run.as_str()).join(files::ADAPTER);
+        return if hash.is_empty() { files::file(&path, request).await } else { files::hash(path).await };
+    }
     let kind = match file.as_str() {
         "report.html" => "text/html; charset=utf-8",
         "summary.json" => "application/json",
         "rounds.jsonl" => "application/x-ndjson",
-        _ => return not_found("of a run's files report.html, summary.json and rounds.jsonl are served"),
+        _ => {
+            return not_found(
+                "of a run's files report.html, summary.json, rounds.jsonl and adapter.safetensors are served",
+            );
+        }
     };
     let Ok(run) = RunId::new(run) else { return not_found("there is no such run; see /api/runs") };
     let path = shared.runs_dir.join(run.as_str()).join(file);

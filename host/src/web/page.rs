@@ -119,13 +119,15 @@ fn one_run(run: &RunView, now: u64) -> String {
 }
 
 fn refused(refused: &Refused) -> String {
-    let Refused { late, duplicate, foreign, malformed, outlying } = refused;
+    let Refused { late, duplicate, foreign, malformed, outlying, forged, replayed } = refused;
     let kinds = [
         (late, "late"),
         (duplicate, "duplicate"),
         (foreign, "foreign"),
         (malformed, "malformed"),
         (outlying, "outlying"),
+        (forged, "forged"),
+        (replayed, "replayed"),
     ];
     let some: Vec<String> =
         kinds.iter().filter(|(n, _)| **n > 0).map(|(n, kind)| format!("{} {kind}", count(**n))).collect();

@@ -81,7 +81,9 @@ async fn server() -> Server {
     let (stop, stopped) = oneshot::channel();
     let runs = tempfile::tempdir().unwrap();
     let shutdown = async { stopped.await.unwrap_or_default() };
-    let served = tokio::spawn(serve(listener, receiver, runs.path().to_path_buf(), shutdown));
+    let kept = runs.path().join("kept");
+    let bundles = Arc::new(move |hash: &str| (hash == "ab".repeat(32)).then(|| kept.clone()));
+    let served = tokio::spawn(serve(listener, receiver, runs.path().to_path_buf(), bundles, shutdown));
     Server { address, sender, stop, served, runs }
 }
 
@@ -183,12 +185,15 @@ async fn only_a_runs_own_files_are_served() {
     let folder = server.runs.path().join("run-7");
     std::fs::create_dir(&folder).unwrap();
     std::fs::write(folder.join("report.html"), "<p>the report</p>").unwrap();
-    std::fs::write(folder.join("adapter.safetensors"), "secret").unwrap();
+    std::fs::write(folder.join("events.jsonl"), "secret").unwrap();
     std::fs::write(server.runs.path().join("report.html"), "outside").unwrap();
     assert!(server.get("/runs/run-7/report.html").await.ends_with("<p>the report</p>"));
     for path in [
+        "run-7/events.jsonl",
         "run-7/adapter.safetensors",
+        "run-7/adapter.safetensors.sha256",
         "run-8/report.html",
+        "..%2fkept/adapter.safetensors",
         "%2e%2e/report.html",
         "..%2frun-7/report.html",
         ".%2f/report.html",
@@ -205,5 +210,45 @@ async fn on_loopback_other_names_are_refused() {
         let mut answer = String::new();
         server.open("/api/devices", host).await.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{host}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn devices_get_adapters_and_bundles_in_ranges_and_nothing_else() {
+    let server = server().await;
+    let (run, kept) = (server.runs.path().join("run-7"), server.runs.path().join("kept"));
+    for folder in [&run, &kept] {
+        std::fs::create_dir(folder).unwrap();
+    }
+    std::fs::write(run.join("adapter.safetensors"), "factors").unwrap();
+    std::fs::write(kept.join("weights.bin"), "0123456789").unwrap();
+    std::fs::write(kept.join("secret.txt"), "secret").unwrap();
+    assert!(server.get("/runs/run-7/adapter.safetensors").await.ends_with("factors"));
+    let hash = server.get("/runs/run-7/adapter.safetensors.sha256").await;
+    assert!(
+        hash.ends_with("1e40954c019c3e5d5595eaf8fa339fee3062a07f1e8b206982a07600eccf7ac5  adapter.safetensors\n"),
+        "{hash}"
+    );
+
+    let bundle = format!("/bundles/{}", "ab".repeat(32));
+    let whole = server.get(&format!("{bundle}/weights.bin")).await;
+    assert!(whole.starts_with("HTTP/1.1 200") && whole.ends_with("0123456789"), "{whole}");
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let request =
+        format!("GET {bundle}/weights.bin HTTP/1.1\r\nHost: 127.0.0.1\r\nRange: bytes=4-\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut part = String::new();
+    stream.read_to_string(&mut part).await.unwrap();
+    assert!(part.starts_with("HTTP/1.1 206") && part.contains("content-range: bytes 4-9/10"), "{part}");
+    assert!(part.ends_with("\r\n\r\n456789"), "{part}");
+    for path in [
+        format!("{bundle}/secret.txt"),
+        format!("{bundle}/graph.onnx"),
+        format!("{bundle}/..%2fkept%2fweights.bin"),
+        format!("/bundles/{}/weights.bin", "cd".repeat(32)),
+        "/bundles/..%2fkept/weights.bin".to_string(),
+        "/bundles/weights.bin".to_string(),
+    ] {
+        assert!(server.get(&path).await.starts_with("HTTP/1.1 404"), "{path}");
     }
 }

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use fedtt::control::Request;
-use fedtt::model::write_onnx;
+use fedtt_edge::adapter_file::AdapterFile;
+use fedtt_edge::export::{self, OnnxModel};
 use fedtt_edge::source::Source;
 use serde_json::json;
 
@@ -16,10 +16,17 @@ use crate::output::{Outcome, bytes};
 const EXAMPLES: &str = "\
 Examples:
   fedtt run export reports-1 -o adapter.safetensors               for `fedtt-edge eval` and `predict`
+  fedtt run export reports-1 --dense -o adapter.safetensors       the same, and the matrices its factors stand for
   fedtt run export reports-1 --format onnx -o classifier.onnx     backbone, adapter and head in one model
-  fedtt run export reports-1 --format bundle -o reports           the bundle with its adapter beside it
+  fedtt run export reports-1 --format bundle -o reports.bundle    for the fleet: the backbone with the adapter in it
 
-Exported is the adapter that measured best so far; without measurements, the last one.";
+Exported is the adapter that measured best so far; without measurements, the last one.
+
+The model takes what the backbone took (input_ids, attention_mask, ...), each [batch, sequence], and makes `logits`; it runs in
+any ONNX Runtime from 1.18 on. Labels, task and longest text are in its metadata.
+
+The bundle has a hash of its own. Devices get it as any other (`[fetch]` in edge.toml, or by hand), and a plan that names it
+begins with what this run has learnt; adapter.safetensors in it is the trained head, for `fedtt-edge predict`.";
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum Format {
@@ -27,7 +34,7 @@ enum Format {
     Safetensors,
     /// A model that needs nothing else: token ids in, logits out
     Onnx,
-    /// A copy of the bundle with the adapter beside it
+    /// A bundle with the adapter in it, to be handed out and trained further
     Bundle,
 }
 
@@ -40,9 +47,15 @@ pub(crate) struct ExportArgs {
     /// What to write
     #[arg(long, value_enum, default_value = "safetensors")]
     format: Format,
-    /// Where to; must not exist yet for a bundle
+    /// Where to; a bundle's folder must not exist yet
     #[arg(short, long, value_name = "PATH")]
     output: PathBuf,
+    /// With safetensors: also the matrices the factors stand for
+    #[arg(long)]
+    dense: bool,
+    /// With onnx: weights in a file beside the model also below 2 GB
+    #[arg(long)]
+    external_data: bool,
     #[command(flatten)]
     host: HostArgs,
 }
@@ -51,42 +64,23 @@ pub(super) fn run(args: &ExportArgs) -> anyhow::Result<Outcome> {
     let data = args.host.ask(Request::Adapter { run: args.run.clone() })?;
     let adapter: PathBuf = field(&data, "adapter")?;
     let bundle: Option<PathBuf> = field(&data, "bundle")?;
-    let output = &args.output;
+    let source = Source::open(bundle.as_deref())?;
+    let adapter = AdapterFile::read(&adapter, &source)?;
+    let output = args.output.as_path();
+    let mut report = json!({ "run": args.run, "path": output });
     match args.format {
-        Format::Safetensors => copy(&adapter, output)?,
+        Format::Safetensors => drop(export::safetensors(&adapter, output, args.dense)?),
         Format::Onnx => {
-            let source = Source::open(bundle.as_deref())?;
-            write_onnx(&adapter, &source, output)?;
+            let OnnxModel { data, inputs, output } = export::onnx(&adapter, &source, output, args.external_data)?;
+            report["inputs"] = inputs.into_iter().map(|(_, name)| name).collect();
+            report["output"] = output.into();
+            report["data"] = json!(data);
         }
-        Format::Bundle => {
-            let Some(bundle) = bundle else {
-                bail!("the embedded encoder is part of every program and no folder; the adapter alone will do")
-            };
-            copy_folder(&bundle, output)?;
-            copy(&adapter, &output.join("adapter.safetensors"))?;
-        }
+        Format::Bundle => report["hash"] = export::bundle(&adapter, &source, output)?.hash().into(),
     }
-    let size = size(output);
-    let data = json!({ "run": args.run, "path": output, "bytes": size });
-    Ok(Outcome { text: format!("{}  {}\n", output.display(), bytes(size)), data, ok: true })
-}
-
-fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
-    std::fs::copy(from, to).with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
-    Ok(())
-}
-
-fn copy_folder(from: &Path, to: &Path) -> anyhow::Result<()> {
-    std::fs::create_dir(to).with_context(|| format!("cannot make the folder {}", to.display()))?;
-    for entry in std::fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {
-        let entry = entry.with_context(|| format!("cannot read {}", from.display()))?;
-        let (from, to) = (entry.path(), to.join(entry.file_name()));
-        match from.is_dir() {
-            true => copy_folder(&from, &to)?,
-            false => copy(&from, &to)?,
-        }
-    }
-    Ok(())
+    let size = size(output) + report["data"].as_str().map_or(0, |data| size(Path::new(data)));
+    report["bytes"] = size.into();
+    Ok(Outcome { text: format!("{}  {}\n", output.display(), bytes(size)), data: report, ok: true })
 }
 
 /// Bytes of a file, or of a folder's files.
