@@ -161,6 +161,23 @@ impl AdapterFile {
         Ok(TensorFile { header, tensors }.write(path, KEY)?)
     }
 
+    /// The values of the adapter in another file, in the order of [`AdapterSet::parameters`], if it is of this one's kind.
+    ///
+    /// # Errors
+    /// When the file is not an adapter, or another kind of one.
+    pub fn reread(&self, path: &Path) -> Result<Vec<ArrayD<f32>>, AdapterFileError> {
+        let file = TensorFile::read(path, KEY)?;
+        let header = AdapterHeader { origin: self.header.origin.clone(), ..Self::understood(&file, path)? };
+        if header != self.header {
+            let message = "is an adapter of another kind".into();
+            return Err(AdapterFileError::Header { path: path.to_path_buf(), message });
+        }
+        let unfit = |source| AdapterFileError::Values { path: path.to_path_buf(), source: Box::new(ModelError::from(source)) };
+        let mut set = self.set.clone();
+        set.load(&file.tensors).map_err(unfit)?;
+        Ok(set.values().iter().map(|value| value.to_owned()).collect())
+    }
+
     /// The header of the adapter in a file, whatever backbone it is for.
     ///
     /// # Errors
