@@ -4,6 +4,7 @@
 mod federation;
 
 use std::fs;
+use std::path::Path;
 
 use fedtt_tests::{Word, code, data, json, program, shared};
 
@@ -44,6 +45,30 @@ fn a_file_that_is_not_onnx_is_refused_by_name() {
     assert_eq!(failed, 1);
     assert!(envelope["error"].as_str().unwrap().contains("model.onnx"), "{envelope}");
     assert!(!bundle.exists());
+}
+
+/// What one engine computes is a reference the others are held against; another backbone's is not.
+#[test]
+fn a_recorded_reference_holds_on_every_engine() {
+    let folder = tempfile::tempdir().unwrap();
+    let (bundle, reference) = (folder.path().join("bundle"), folder.path().join("pc.safetensors"));
+    let encoder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/zoo/encoder");
+    let (model, tokenizer) = (encoder.join("model.onnx"), encoder.join("tokenizer.json"));
+    data("fedtt", &[&"backbone", &"prepare", &model, &"--tokenizer", &tokenizer, &"-o", &bundle]);
+    let verify: [Word; 3] = [&"backbone", &"verify", &bundle];
+    data("fedtt", &[&verify[..], &[&"--engine", &"tract", &"--write-reference", &reference]].concat());
+    for engine in engines() {
+        let report = data("fedtt", &[&verify[..], &[&"--engine", &engine, &"--reference", &reference]].concat());
+        for site in report["sites"].as_array().unwrap() {
+            assert!(site["gradient_nonzero"].as_f64().unwrap() < 1e-4, "{engine}: {site}");
+        }
+    }
+    let mut bytes = fs::read(&reference).unwrap();
+    let last = bytes.len() - 400;
+    bytes[last..].iter_mut().for_each(|byte| *byte = 0x40);
+    fs::write(&reference, bytes).unwrap();
+    let (envelope, failed) = json("fedtt", &[&verify[..], &[&"--reference", &reference]].concat());
+    assert_eq!((failed, envelope["data"]["passed"].as_bool()), (1, Some(false)), "{envelope:#}");
 }
 
 /// Every fixture marked as supported verifies against torch on the engine of this run; the others are refused by the
