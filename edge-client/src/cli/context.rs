@@ -3,6 +3,7 @@
 use anyhow::Context as _;
 use fedtt_edge::adapter_file::AdapterFile;
 use fedtt_edge::batch::BatchShape;
+use fedtt_edge::fetch::Held;
 use fedtt_edge::model::{AdaptedModel, Use};
 use fedtt_edge::prepare::Encoding;
 use fedtt_edge::source::Source;
@@ -18,6 +19,7 @@ pub(crate) struct Working {
     pub(crate) model: AdaptedModel,
     pub(crate) encoder: TextEncoder,
     pub(crate) engine: String,
+    pub(crate) held: Option<Held>,
 }
 
 /// Reads an adapter into its backbone, for the forward pass.
@@ -36,7 +38,7 @@ pub(crate) fn working(adapter: &AdapterArgs, engine: &EngineArgs) -> anyhow::Res
     let options = engine.session();
     let model = AdaptedModel::load(&source.backbone, &adapter.set, &objective, chosen.as_ref(), &options, Use::Forward)
         .context("cannot load the adapted backbone")?;
-    Ok(Working { source, adapter, model, encoder, engine: chosen.name() })
+    Ok(Working { source, adapter, model, encoder, engine: chosen.name(), held: found.held })
 }
 
 impl Working {

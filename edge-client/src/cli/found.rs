@@ -7,7 +7,7 @@ use clap::Args;
 use fedtt_edge::adapter_file::AdapterFile;
 use fedtt_edge::adapters::Adapters;
 use fedtt_edge::daemon::EdgeConfig;
-use fedtt_edge::fetch::Shelf;
+use fedtt_edge::fetch::{Held, Shelf};
 use fedtt_edge::source::Available;
 use fedtt_wire::RunId;
 
@@ -37,12 +37,14 @@ pub(crate) struct AdapterArgs {
 }
 
 /// Where an adapter and its backbone are.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Found {
     /// The adapter's file.
     pub(crate) file: PathBuf,
     /// The bundle's folder; none for the embedded encoder.
     pub(crate) bundle: Option<PathBuf>,
+    /// Keeps the daemon from removing a bundle it fetched.
+    pub(crate) held: Option<Held>,
 }
 
 impl AdapterArgs {
@@ -61,11 +63,11 @@ impl AdapterArgs {
             }
             (Err(error), _) => return Err(error.into()),
         };
-        let bundle = match &self.bundle {
-            Some(folder) => Some(folder.clone()),
+        let (bundle, held) = match &self.bundle {
+            Some(folder) => (Some(folder.clone()), None),
             None => bundle(&header.bundle, &config.bundles, &state)?,
         };
-        Ok(Found { file, bundle })
+        Ok(Found { file, bundle, held })
     }
 
     /// The same, with what this device uses now for a default, if it uses any.
@@ -108,12 +110,15 @@ impl AdapterArgs {
 }
 
 /// The folder of the bundle with a hash.
-fn bundle(hash: &str, given: &[PathBuf], state: &Path) -> anyhow::Result<Option<PathBuf>> {
+fn bundle(hash: &str, given: &[PathBuf], state: &Path) -> anyhow::Result<(Option<PathBuf>, Option<Held>)> {
     for folder in given {
         if Available::find(Some(folder))?.hash == hash {
-            return Ok(Some(folder.clone()));
+            return Ok((Some(folder.clone()), None));
         }
     }
-    let fetched = Shelf::of(state).find(hash)?;
-    Ok(fetched.and_then(|found| found.folder().map(Path::to_path_buf)))
+    let shelf = Shelf::of(state);
+    match shelf.find(hash)? {
+        Some(_) => Ok((Some(shelf.place(hash)), Some(shelf.hold(hash)?))),
+        None => Ok((None, None)),
+    }
 }

@@ -71,8 +71,8 @@ pub(crate) fn run(args: &ServeLocalArgs) -> anyhow::Result<()> {
 }
 
 fn open(adapter: &AdapterArgs, engine: &EngineArgs) -> anyhow::Result<Opened> {
-    let Working { source, adapter, model, encoder, .. } = context::working(adapter, engine)?;
-    Ok(Opened { adapter, model, encoder, vocabulary: source.backbone.vocabulary() })
+    let Working { source, adapter, model, encoder, held, .. } = context::working(adapter, engine)?;
+    Ok(Opened { adapter, model, encoder, vocabulary: source.backbone.vocabulary(), held })
 }
 
 fn tell(json: bool, mut event: serde_json::Value, text: &str) {

@@ -41,7 +41,7 @@ impl Fetching {
                 let mut progress = |Step { have, bytes }: Step| {
                     if told.elapsed() >= TELL_EVERY {
                         told = Instant::now();
-                        let what = What::Fetched { bundle: hash.clone(), have, bytes };
+                        let what = What::FetchingBundle { bundle: hash.clone(), have, bytes };
                         tell(Told::Notice(Notice { run: None, what }));
                     }
                 };

@@ -18,7 +18,7 @@ use serde::Deserialize;
 
 pub use bundle::{Step, bundle};
 pub use http::{Http, Wanted};
-pub use shelf::Shelf;
+pub use shelf::{Held, Shelf};
 
 /// Where a device gets the bundles it lacks.
 #[derive(Clone, Debug, PartialEq, Deserialize)]

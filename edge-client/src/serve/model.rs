@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use crate::adapter_file::{AdapterFile, AdapterHeader};
 use crate::batch::BatchShape;
 use crate::data::{Dataset, Example};
+use crate::fetch::Held;
 use crate::model::AdaptedModel;
 use crate::predict::{Prediction, predictions};
 use crate::prepare::Encoding;
@@ -37,6 +38,8 @@ pub struct Opened {
     pub encoder: TextEncoder,
     /// Size of the vocabulary, where it is known.
     pub vocabulary: Option<usize>,
+    /// Keeps its bundle where it is.
+    pub held: Option<Held>,
 }
 
 /// Why nothing is predicted.
@@ -178,7 +181,7 @@ fn answer(opened: &mut Opened, header: &Arc<AdapterHeader>, batch: Vec<(Vec<Text
 }
 
 fn run(opened: &mut Opened, texts: &[&Text]) -> Result<Vec<Prediction>, Unanswered> {
-    let Opened { adapter: AdapterFile { header, set }, model, encoder, vocabulary } = opened;
+    let Opened { adapter: AdapterFile { header, set }, model, encoder, vocabulary, .. } = opened;
     let example = |(line, text): (usize, &&Text)| Example {
         text: text.text.clone(),
         pair: text.pair.clone(),

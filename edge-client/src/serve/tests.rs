@@ -40,7 +40,7 @@ fn open(path: &Path) -> Result<Opened, String> {
     let (engine, options) = (TractEngine::new(1), SessionOptions::default());
     let model = AdaptedModel::load(&SOURCE.backbone, &adapter.set, &objective, &engine, &options, Use::Forward);
     let encoder = SOURCE.encoder(16).unwrap();
-    Ok(Opened { adapter, model: model.unwrap(), encoder, vocabulary: SOURCE.backbone.vocabulary() })
+    Ok(Opened { adapter, model: model.unwrap(), encoder, vocabulary: SOURCE.backbone.vocabulary(), held: None })
 }
 
 struct Server {
@@ -76,8 +76,10 @@ fn brisk() -> Limits {
 async fn say(address: SocketAddr, request: String) -> (u16, Value) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
+    let mut answer = Vec::new();
+    // A request that is not read to its end may break the connection behind the answer.
+    while stream.read_buf(&mut answer).await.is_ok_and(|read| read > 0) {}
+    let answer = String::from_utf8(answer).unwrap();
     let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
     let body = answer.split_once("\r\n\r\n").unwrap().1;
     (status, serde_json::from_str(body).unwrap_or(Value::Null))

@@ -31,7 +31,7 @@ fn fetched(device: &mut Device, outcome: Result<(), &str>) {
 fn a_bundle_it_lacks_is_fetched_once_it_is_asked_for() {
     let (mut device, host) = asked();
     assert_eq!(device.fetching, ["b1"]);
-    assert_eq!(device.tells(|what| matches!(what, What::Fetched { have: 0, .. })), 1);
+    assert_eq!(device.tells(|what| matches!(what, What::FetchingBundle { have: 0, .. })), 1);
     device.message(Topic::Round(run_id()), host.manifest());
     device.event(Event::Connected);
     device.message(Topic::Round(run_id()), host.manifest());
@@ -41,7 +41,9 @@ fn a_bundle_it_lacks_is_fetched_once_it_is_asked_for() {
     device.sent.clear();
     fetched(&mut device, Ok(()));
     let announced = device.sent.iter().any(|(topic, message)| match message {
-        Message::Presence(presence) => *topic == Topic::Presence(name()) && presence.bundles.contains(&"b1".to_string()),
+        Message::Presence(presence) => {
+            *topic == Topic::Presence(name()) && presence.bundles.contains(&"b1".to_string())
+        }
         _ => false,
     });
     assert!(announced, "{:?}", device.sent);
