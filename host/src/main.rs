@@ -39,6 +39,9 @@ enum Command {
     /// The devices of the fleet.
     #[command(subcommand)]
     Device(cli::device::Command),
+    /// Set up a broker for the fleet, with certificates and rights.
+    #[command(subcommand)]
+    Broker(cli::broker::Command),
     /// Run plans with virtual clients in one process.
     Simulate(Box<cli::simulate::SimulateArgs>),
 }
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
             output::finish_or(cli::run::ENDED_EARLY, cli.json, name, outcome)
         }
         Command::Device(command) => output::finish(cli.json, command.name(), cli::device::run(command)),
+        Command::Broker(command) => output::finish(cli.json, command.name(), cli::broker::run(command)),
         Command::Simulate(args) => output::finish(cli.json, "simulate", cli::simulate::run(&args, cli.json)),
     }
 }

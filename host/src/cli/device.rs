@@ -3,9 +3,11 @@
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use fedtt::control::Request;
+use fedtt_identity::inspect::date;
 use serde_json::{Value, json};
 
 use super::host::{HostArgs, ago};
+use super::identity;
 use crate::output::{Outcome, table};
 
 #[derive(Subcommand)]
@@ -24,6 +26,12 @@ pub(crate) enum Command {
         #[command(flatten)]
         host: HostArgs,
     },
+    /// Let a device in, or a batch of them: a token and its seed file, or a certificate
+    #[command(after_help = identity::ENROLL_EXAMPLES)]
+    Enroll(identity::EnrollArgs),
+    /// Put a device out, at once
+    #[command(after_help = identity::REVOKE_EXAMPLES)]
+    Revoke(identity::RevokeArgs),
 }
 
 impl Command {
@@ -31,6 +39,8 @@ impl Command {
         match self {
             Command::List { .. } => "device list",
             Command::Show { .. } => "device show",
+            Command::Enroll(_) => "device enroll",
+            Command::Revoke(_) => "device revoke",
         }
     }
 }
@@ -52,6 +62,26 @@ fn refusal(device: &Value) -> String {
     }
 }
 
+/// How the host knows a device.
+fn trust(device: &Value) -> &'static str {
+    let identity = &device["identity"];
+    match (identity["revoked"].as_u64(), identity["enrolled"].as_bool()) {
+        (Some(_), _) => "revoked",
+        (None, Some(true)) => "enrolled",
+        (None, Some(false)) => "by its first key",
+        (None, None) => "",
+    }
+}
+
+/// Until when a device's certificate holds.
+fn certificate(device: &Value) -> String {
+    device["identity"]["certificate"]["not_after"].as_u64().map_or_else(String::new, date)
+}
+
+fn seen(device: &Value) -> String {
+    device["last_seen"].as_u64().map_or_else(|| "never".to_string(), ago)
+}
+
 fn presence(device: &Value) -> &'static str {
     if device["online"] == true { "online" } else { "away" }
 }
@@ -68,22 +98,35 @@ pub(crate) fn run(command: Command) -> anyhow::Result<Outcome> {
                     vec![
                         text(&device["name"]),
                         presence(device).to_string(),
-                        ago(device["last_seen"].as_u64().unwrap_or(0)),
-                        device["examples"].to_string(),
+                        seen(device),
+                        device["examples"].as_u64().map_or_else(String::new, |n| n.to_string()),
                         words(&device["labels"]),
                         text(&device["engine"]),
                         words(&device["runs"]),
+                        trust(device).to_string(),
+                        certificate(device),
                         refusal(device),
                     ]
                 };
                 let rows: Vec<Vec<String>> = devices.iter().map(row).collect();
-                table(
-                    &["device", "presence", "last seen", "examples", "labels", "engine", "runs", "last refusal"],
-                    &rows,
-                )
+                let header = [
+                    "device",
+                    "presence",
+                    "last seen",
+                    "examples",
+                    "labels",
+                    "engine",
+                    "runs",
+                    "known",
+                    "certificate until",
+                    "last refusal",
+                ];
+                table(&header, &rows)
             };
             Ok(Outcome { text: shown, data, ok: true })
         }
+        Command::Enroll(args) => identity::enroll(args),
+        Command::Revoke(args) => identity::revoke(args),
         Command::Show { device, host } => {
             let data = host.ask(Request::Devices)?;
             let found = data["devices"].as_array().into_iter().flatten().find(|d| d["name"] == device.as_str());
@@ -91,8 +134,12 @@ pub(crate) fn run(command: Command) -> anyhow::Result<Outcome> {
             let mut shown = format!("{device}\n\n");
             for (name, value) in [
                 ("presence", presence(found).to_string()),
-                ("last seen", ago(found["last_seen"].as_u64().unwrap_or(0))),
-                ("examples", found["examples"].to_string()),
+                ("last seen", seen(found)),
+                ("known", trust(found).to_string()),
+                ("key", text(&found["identity"]["key"])),
+                ("certificate", certificate(found)),
+                ("serial", text(&found["identity"]["certificate"]["serial"])),
+                ("examples", found["examples"].as_u64().map_or_else(String::new, |n| n.to_string())),
                 ("labels", words(&found["labels"])),
                 ("engine", text(&found["engine"])),
                 ("version", text(&found["version"])),
@@ -101,7 +148,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<Outcome> {
                 ("refused", refusal(found)),
             ] {
                 if !value.is_empty() {
-                    shown += &format!("  {name:<12}{value}\n");
+                    shown += &format!("  {name:<13}{value}\n");
                 }
             }
             Ok(Outcome { text: shown, data: json!(found), ok: true })

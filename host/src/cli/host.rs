@@ -20,6 +20,11 @@ impl HostArgs {
         Client::connect(&self.state.clone().unwrap_or_else(state_folder))
     }
 
+    /// The state folder, where one was given.
+    pub(crate) fn state(&self) -> Option<PathBuf> {
+        self.state.clone()
+    }
+
     /// Asks one thing.
     pub(crate) fn ask(&self, request: Request) -> Result<Value, ControlError> {
         self.connect()?.ask(request)

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::Args;
 use fedtt::daemon::{HostConfig, Told, serve};
+use fedtt::fleet::Enrolled;
+use fedtt_wire::DeviceName;
 use serde_json::{Value, json};
 
 use super::run::line;
@@ -132,7 +134,20 @@ fn value(told: Told) -> Value {
             json!({ "version": 1, "connected": false, "reason": reason, "retry_in": retry_in.as_secs_f64() })
         }
         Told::Event(event) => json!({ "version": 1, "event": event }),
+        Told::Enrolled(what) => {
+            let (what, device) = enrolled(&what);
+            json!({ "version": 1, "enrolled": device, "how": what })
+        }
         Told::Warning { source, message } => json!({ "version": 1, "warning": message, "source": source }),
+    }
+}
+
+fn enrolled(what: &Enrolled) -> (&'static str, &DeviceName) {
+    match what {
+        Enrolled::In(device) => ("enrolled", device),
+        Enrolled::Renewed(device) => ("certificate renewed", device),
+        Enrolled::Again(device) => ("certificate sent again", device),
+        Enrolled::Refused(device, _) => ("refused", device),
     }
 }
 
@@ -149,6 +164,10 @@ fn text(told: Told) -> bool {
             output::complain(format!("warning: broker not reached: {reason}; trying again in {again:.1} s"))
         }
         Told::Event(event) => output::line(format!("{}  {}", event.run, line(&event, None))),
+        Told::Enrolled(what) => {
+            let (what, device) = enrolled(&what);
+            output::line(format!("{device}: {what}"))
+        }
         Told::Warning { source, message } => output::complain(format!("warning: {source}: {message}")),
     }
 }

@@ -2,6 +2,7 @@
 //! its owner can open. One request, then one reply; after the reply to `watch`, events.
 
 mod client;
+pub mod fleet;
 mod server;
 
 use std::path::{Path, PathBuf};
@@ -67,6 +68,11 @@ pub enum Request {
     },
     /// All devices.
     Devices,
+    /// Something about the fleet's identities.
+    Fleet {
+        /// What.
+        ask: fleet::FleetRequest,
+    },
 }
 
 /// A line to the host.

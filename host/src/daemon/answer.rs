@@ -1,7 +1,7 @@
 //! What is asked of the host, and its answers. What needs a bundle is prepared outside of the loop, which never waits for it.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use fedtt_wire::{Plan, RunId};
 use serde_json::{Value, json};
@@ -12,7 +12,9 @@ use super::registry::Registry;
 use super::scribe::Events;
 use super::{DaemonError, measuring, now, view};
 use crate::control::Request;
+use crate::control::fleet::{self, FleetRequest};
 use crate::coordinator::RequestError;
+use crate::fleet::Registrar;
 use crate::model;
 use crate::run::{Blueprint, RunError};
 
@@ -49,6 +51,7 @@ pub(super) enum Ask {
 pub(crate) struct Desk {
     pub(super) asks: mpsc::Sender<Ask>,
     pub(super) registry: Arc<Registry>,
+    pub(super) registrar: Arc<Mutex<Registrar>>,
 }
 
 const GONE: &str = "the host is stopping";
@@ -92,11 +95,39 @@ impl Desk {
                 let folder = self.registry.folder(bundle).map_err(|e| e.to_string())?;
                 Ok(Reply::Data(json!({ "adapter": path, "bundle": folder, "hash": bundle })))
             }
+            Request::Fleet { ask } => self.about_identities(ask).await.map(Reply::Data),
+            Request::Devices => {
+                ask(Ask::Plain { request, answer }).await?;
+                let mut data = answered(reply).await?;
+                add_identities(&mut data, &self.about_identities(FleetRequest::Known).await?);
+                Ok(Reply::Data(data))
+            }
             request => {
                 ask(Ask::Plain { request, answer }).await?;
                 answered(reply).await.map(Reply::Data)
             }
         }
+    }
+}
+
+impl Desk {
+    async fn about_identities(&self, ask: FleetRequest) -> Result<Value, String> {
+        let (registrar, runtime) = (self.registrar.clone(), tokio::runtime::Handle::current());
+        let answered = tokio::task::spawn_blocking(move || fleet::answer(&registrar, &runtime, ask)).await;
+        answered.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
+    }
+}
+
+/// Adds to each device how it is known, and the devices that are known and were not heard of.
+fn add_identities(data: &mut Value, known: &Value) {
+    let mut known = known["devices"].as_object().cloned().unwrap_or_default();
+    let Some(devices) = data["devices"].as_array_mut() else { return };
+    for device in devices.iter_mut() {
+        let identity = device["name"].as_str().and_then(|name| known.remove(name));
+        device["identity"] = identity.unwrap_or(Value::Null);
+    }
+    for (name, identity) in known {
+        devices.push(json!({ "name": name, "online": false, "identity": identity }));
     }
 }
 
@@ -196,7 +227,7 @@ impl Hub {
                 }
                 Ok(json!({ "devices": devices }))
             }
-            Request::Start { .. } | Request::Watch { .. } | Request::Adapter { .. } => {
+            Request::Start { .. } | Request::Watch { .. } | Request::Adapter { .. } | Request::Fleet { .. } => {
                 Err("this request is prepared elsewhere".into())
             }
         })

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fedtt_link::broker::BrokerConfig;
-use fedtt_link::{Retry, TlsFiles};
+use fedtt_link::{BrokerUrl, Retry, TlsFiles};
 use serde::Deserialize;
+
+use crate::fleet::IdentitySettings;
 
 /// The settings cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +45,10 @@ pub struct HostConfig {
     pub broker: Option<String>,
     /// Files for TLS, with a broker of one's own.
     pub tls: TlsFiles,
+    /// Whom it trusts.
+    pub security: SecuritySettings,
+    /// Certificates of the fleet's devices.
+    pub identity: IdentitySettings,
     /// Waits before connecting to the broker again.
     pub reconnect: ReconnectSettings,
     /// The broker within the host.
@@ -51,6 +57,15 @@ pub struct HostConfig {
     pub web: WebSettings,
     /// The host's own examples.
     pub evaluation: EvaluationSettings,
+}
+
+/// Whom the host trusts.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SecuritySettings {
+    /// Whether devices that were not enrolled are turned away; else each name belongs to the first key that comes with it.
+    /// If absent: where the broker is reached over TLS and the fleet has an authority.
+    pub enrolled_only: Option<bool>,
 }
 
 /// Waits before connecting to the broker again: the first doubles with every failure.
@@ -101,6 +116,8 @@ impl Default for HostConfig {
             runs: "runs".into(),
             broker: None,
             tls: TlsFiles::default(),
+            security: SecuritySettings::default(),
+            identity: IdentitySettings::default(),
             reconnect: ReconnectSettings::default(),
             embedded: EmbeddedSettings::default(),
             web: WebSettings::default(),
@@ -157,6 +174,12 @@ impl HostConfig {
 
     pub(super) fn tls_files(&self) -> Option<TlsFiles> {
         self.tls.clone().named()
+    }
+
+    /// Whether no device is trusted that was not enrolled.
+    pub(super) fn enrolled_only(&self, broker: &BrokerUrl) -> bool {
+        let default = || broker.is_tls() && crate::fleet::folder(&self.state).join("ca.pem").exists();
+        self.security.enrolled_only.unwrap_or_else(default)
     }
 
     pub(super) fn retry(&self) -> Retry {

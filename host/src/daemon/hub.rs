@@ -6,11 +6,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fedtt_link::{Delivery, Inbox, Publication};
-use fedtt_wire::{RunId, Topics};
+use fedtt_link::{Delivery, Inbox};
+use fedtt_wire::{RunId, Topic, Topics};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::answer::Ask;
+use super::enrolment::Asks;
+use super::gate::Gate;
 use super::measuring::{Job, Measuring};
 use super::outbox::Outbox;
 use super::registry::Registry;
@@ -43,8 +45,10 @@ pub(super) struct Hub {
     pub(super) topics: Topics,
     pub(super) fleet: String,
     pub(super) broker: Broker,
+    pub(super) gate: Gate,
     pub(super) inbox: Inbox,
     pub(super) asks: mpsc::Receiver<Ask>,
+    pub(super) enrolment: Asks,
     pub(super) outbox: Outbox,
     pub(super) scribe: Scribe,
     pub(super) measuring: Measuring,
@@ -122,9 +126,16 @@ impl Hub {
         while let Some(delivery) = next {
             match delivery {
                 Delivery::Message { topic, payload, .. } => {
-                    if let Some(topic) = self.topics.parse(&topic) {
-                        bytes += payload.len();
-                        inputs.push(Input::Message { topic, payload: payload.into() });
+                    match self.topics.parse(&topic) {
+                        // An error: too many wait already, and this one is repeated.
+                        Some(Topic::Ask(id)) => drop(self.enrolment.try_send((id, payload))),
+                        Some(topic) => {
+                            bytes += payload.len();
+                            let (input, answer) = self.gate.pass(topic, &payload, now());
+                        inputs.extend(input);
+                        answer.into_iter().for_each(|answer| self.outbox.push(answer));
+                        }
+                        None => {}
                     }
                 }
                 Delivery::Connected { session_present } => {
@@ -132,6 +143,7 @@ impl Hub {
                     self.outbox.set_connected(true);
                     self.teller.say(Told::Connected);
                     if !session_present {
+                        self.gate.introduction().into_iter().for_each(|who| self.outbox.push(who));
                         // What came over the connection before is older than what the broker says now.
                         self.turn(std::mem::take(inputs))?;
                         let effects = self.coordinator.republish(now())?;
@@ -160,7 +172,9 @@ impl Hub {
     }
 
     /// Hands inputs to the coordinator and does what it says.
-    pub(super) fn turn(&mut self, inputs: Vec<Input>) -> Result<(), DaemonError> {
+    pub(super) fn turn(&mut self, mut inputs: Vec<Input>) -> Result<(), DaemonError> {
+        inputs.extend(self.gate.gone());
+        self.gate.keep()?;
         let effects = self.coordinator.handle(inputs, now())?;
         self.carry_out(effects)?;
         self.write_files(false)?;
@@ -178,8 +192,7 @@ impl Hub {
         for effect in effects {
             match effect {
                 Effect::Publish { topic, payload, retain } => {
-                    let publication = Publication { topic: self.topics.name(&topic), payload: payload.into(), retain };
-                    self.outbox.push(publication);
+                    self.outbox.push(self.gate.seal(&topic, payload, retain));
                 }
                 Effect::Event(event) => events.push(event),
                 Effect::Dropped { device, reason } => self.teller.warn(device.as_str(), reason),

@@ -5,6 +5,8 @@
 
 pub(crate) mod answer;
 mod config;
+mod enrolment;
+mod gate;
 mod hub;
 mod measuring;
 mod outbox;
@@ -14,7 +16,7 @@ mod tell;
 mod view;
 
 use std::os::unix::fs::DirBuilderExt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fedtt_link::broker::EmbeddedBroker;
@@ -25,8 +27,8 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use config::{
-    ConfigError, EmbeddedSettings, EvaluationSettings, HostConfig, ReconnectSettings, WebSettings,
-    state_folder,
+    ConfigError, EmbeddedSettings, EvaluationSettings, HostConfig, ReconnectSettings, SecuritySettings,
+    WebSettings, state_folder,
 };
 pub use registry::RegistryError;
 pub use tell::{Tell, Told};
@@ -34,11 +36,13 @@ pub use tell::{Tell, Told};
 use crate::artefacts::ArtefactError;
 use crate::control;
 use crate::coordinator::Coordinator;
+use crate::fleet::{self, Devices, FleetError, Registrar};
 use crate::run::RunError;
 use crate::store::{Store, StoreError};
 use crate::web;
 use crate::web::snapshot::{Broker, Snapshot};
 use answer::Desk;
+use gate::Gate;
 use hub::{Hub, HubState};
 use measuring::Measuring;
 use outbox::Outbox;
@@ -81,6 +85,9 @@ pub enum DaemonError {
     /// The broker or the link cannot be set up.
     #[error(transparent)]
     Link(#[from] LinkError),
+    /// The fleet's identities cannot be kept.
+    #[error(transparent)]
+    Identities(#[from] FleetError),
     /// The loop is gone.
     #[error("the host's loop {0}")]
     Loop(&'static str),
@@ -110,6 +117,12 @@ pub async fn serve(config: HostConfig, shutdown: impl Future<Output = ()>, tell:
     let store = Store::open(&state.join("host.redb"))?;
     let registry = Arc::new(Registry::open(&state.join("known.json"))?);
     let coordinator = Coordinator::open(store, now())?;
+    let folder = fleet::folder(state);
+    std::fs::create_dir_all(&folder).map_err(io(format!("folder {}", folder.display())))?;
+    let host_key = Arc::new(fleet::host_key(&fleet::host_key_file(state)).map_err(FleetError::from)?);
+    let devices = Devices::open(&fleet::devices_file(state))?;
+    let registrar = Registrar::open(state, fleet.clone(), config.identity.clone(), host_key.clone(), devices.clone())?;
+    let registrar = Arc::new(Mutex::new(registrar));
     let scribe = Scribe::start(&config.runs, registry.clone(), teller.clone())?;
 
     let broker = match config.broker {
@@ -127,6 +140,8 @@ pub async fn serve(config: HostConfig, shutdown: impl Future<Output = ()>, tell:
         Outbox::new(link.clone(), move |error| teller.warn("broker", error.to_string()))
     };
 
+    link.subscribe(Topics::new(&fleet).enrolment_filter()).await?;
+    let enrolment = enrolment::start(registrar.clone(), link.clone(), teller.clone());
     let (asks, asked) = mpsc::channel(64);
     let (measured, measurements) = mpsc::unbounded_channel();
     let measuring = Measuring::start(registry.clone(), measured, teller.clone()).map_err(io("a thread"))?;
@@ -136,8 +151,10 @@ pub async fn serve(config: HostConfig, shutdown: impl Future<Output = ()>, tell:
         topics: Topics::new(&fleet),
         fleet: fleet.to_string(),
         broker: Broker { address: url.to_string(), embedded: broker.is_some(), connected: false },
+        gate: Gate::new(Topics::new(&fleet), host_key.clone(), devices.clone(), config.enrolled_only(&url)),
         inbox,
         asks: asked,
+        enrolment,
         outbox,
         scribe,
         measuring,
@@ -157,10 +174,12 @@ pub async fn serve(config: HostConfig, shutdown: impl Future<Output = ()>, tell:
             let listener = TcpListener::bind(bind).await.map_err(io(format!("live page at {bind} (`web.bind`)")))?;
             let address = listener.local_addr().map_err(io(format!("live page at {bind}")))?;
             let stopped = async { drop(web_stopped.await) };
-            (Some(address), Some(tokio::spawn(web::serve(listener, view, config.runs.clone(), stopped))))
+            let known = registry.clone();
+            let bundles: web::Bundles = Arc::new(move |hash: &str| known.folder(hash).ok().flatten());
+            (Some(address), Some(tokio::spawn(web::serve(listener, view, config.runs.clone(), bundles, stopped))))
         }
     };
-    let control = control::listen(state, Desk { asks, registry })
+    let control = control::listen(state, Desk { asks, registry, registrar })
         .map_err(io(format!("control socket {}", control::socket(state).display())))?;
 
     let (stop, stopped) = oneshot::channel();

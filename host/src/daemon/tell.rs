@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::fleet::Enrolled;
 use crate::record::Status;
 use crate::run::{RunEvent, What};
 use crate::web::snapshot::Fault;
@@ -38,6 +39,8 @@ pub enum Told {
     },
     /// Something happened in a run.
     Event(RunEvent),
+    /// A device got a certificate.
+    Enrolled(Enrolled),
     /// Something is wrong that stops nothing.
     Warning {
         /// Where: a run, a part of the host.

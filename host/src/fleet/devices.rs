@@ -77,6 +77,21 @@ struct Known {
     devices: BTreeMap<DeviceName, Device>,
     /// Those whose entry in the database is behind.
     behind: BTreeSet<DeviceName>,
+    /// Those put out since somebody asked.
+    gone: BTreeSet<DeviceName>,
+}
+
+/// What a message of a device is held against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// What it signs with.
+    pub key: PublicKey,
+    /// Whether it was enrolled.
+    pub enrolled: bool,
+    /// Whether it was revoked.
+    pub revoked: bool,
+    /// The latest of its sessions.
+    pub session: u64,
 }
 
 impl Devices {
@@ -110,7 +125,7 @@ impl Devices {
             }
         }
         transaction.commit()?;
-        let known = RwLock::new(Known { devices, behind: BTreeSet::new() });
+        let known = RwLock::new(Known { devices, ..Known::default() });
         Ok(Devices { shared: Arc::new(Shared { database, known }) })
     }
 
@@ -127,6 +142,21 @@ impl Devices {
         self.read().devices.get(name).cloned()
     }
 
+    /// What a device's messages are held against.
+    pub fn standing(&self, name: &DeviceName) -> Option<Standing> {
+        let known = self.read();
+        let Device { key, enrolled, revoked, session, .. } = known.devices.get(name)?;
+        Some(Standing { key: *key, enrolled: *enrolled, revoked: revoked.is_some(), session: *session })
+    }
+
+    /// Those that were revoked or forgotten since the last time this was asked.
+    pub fn take_gone(&self) -> BTreeSet<DeviceName> {
+        if self.read().gone.is_empty() {
+            return BTreeSet::new();
+        }
+        std::mem::take(&mut self.write().gone)
+    }
+
     /// All of them, by name.
     pub fn all(&self) -> Vec<(DeviceName, Device)> {
         self.read().devices.iter().map(|(name, device)| (name.clone(), device.clone())).collect()
@@ -138,7 +168,7 @@ impl Devices {
     /// When the name is another key's or revoked, or there are too many.
     pub fn pin(&self, name: &DeviceName, key: PublicKey, now: u64) -> Result<(), PinError> {
         let mut known = self.write();
-        let Known { devices, behind } = &mut *known;
+        let Known { devices, behind, .. } = &mut *known;
         let full = devices.len() >= MOST_PINNED;
         match devices.entry(name.clone()) {
             Entry::Occupied(entry) if entry.get().revoked.is_some() => Err(PinError::Revoked),
@@ -160,7 +190,7 @@ impl Devices {
             return;
         }
         let mut known = self.write();
-        let Known { devices, behind } = &mut *known;
+        let Known { devices, behind, .. } = &mut *known;
         if let Some(device) = devices.get_mut(name) {
             device.session = device.session.max(session);
             behind.insert(name.clone());
@@ -199,7 +229,9 @@ impl Devices {
     /// # Errors
     /// When the database fails.
     pub fn revoke(&self, name: &DeviceName, now: u64) -> Result<Option<Device>, StoreError> {
-        self.change(name, |device| device.revoked = device.revoked.or(Some(now)))
+        let revoked = self.change(name, |device| device.revoked = device.revoked.or(Some(now)))?;
+        self.write().gone.insert(name.clone());
+        Ok(revoked)
     }
 
     /// Forgets a device, so that another key may take its name. Lasting at once. Returns whether it was known.
@@ -210,6 +242,7 @@ impl Devices {
         let mut known = self.write();
         let found = known.devices.remove(name).is_some();
         known.behind.insert(name.clone());
+        known.gone.insert(name.clone());
         self.commit(&mut known)?;
         Ok(found)
     }

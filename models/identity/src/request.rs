@@ -1,5 +1,6 @@
 //! Requests for certificates: made where the private key is, checked where certificates are issued.
 
+use fedtt_wire::PublicKey as SignerKey;
 use rcgen::{
     CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, DnValue, KeyPair, PublicKey,
 };

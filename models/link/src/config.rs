@@ -1,6 +1,8 @@
 //! What a link is told.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +19,34 @@ pub struct Publication {
     pub payload: Bytes,
     /// Whether the broker keeps it for later subscribers.
     pub retain: bool,
+}
+
+/// What the broker publishes when a connection vanishes; made for each connection, so that it can tell one from another.
+#[derive(Clone)]
+pub struct Will(Arc<dyn Fn() -> Publication + Send + Sync>);
+
+impl Will {
+    /// A will that `make` makes whenever a connection is tried.
+    pub fn new(make: impl Fn() -> Publication + Send + Sync + 'static) -> Self {
+        Will(Arc::new(make))
+    }
+
+    /// What the next connection is given.
+    pub fn make(&self) -> Publication {
+        (self.0)()
+    }
+}
+
+impl From<Publication> for Will {
+    fn from(publication: Publication) -> Self {
+        Will::new(move || publication.clone())
+    }
+}
+
+impl fmt::Debug for Will {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Will")
+    }
 }
 
 /// Files for TLS, all PEM. They are read for each connection, so that certificates may be replaced while a link stands.
@@ -75,7 +105,7 @@ pub struct LinkConfig {
     /// The largest packet, either way, bytes.
     pub max_packet: usize,
     /// What the broker publishes when we vanish without taking leave.
-    pub will: Option<Publication>,
+    pub will: Option<Will>,
     /// Whether the broker keeps subscriptions and messages for us while we are away.
     pub persistent: bool,
     /// Waits between attempts to connect.
@@ -139,7 +169,7 @@ impl LinkConfig {
         if login.is_some_and(|(user, password)| user.len().max(password.len()) > usize::from(u16::MAX)) {
             return wrong("credentials", "user and password have at most 65535 bytes each");
         }
-        if let Some(will) = &self.will {
+        if let Some(will) = self.will.as_ref().map(Will::make) {
             crate::packet::check_topic(&will.topic)?;
             if will.payload.len() > usize::from(u16::MAX) {
                 return wrong("will", "its payload has at most 65535 bytes");

@@ -53,6 +53,7 @@ pub(crate) async fn run(
         driver.outlet.put(Delivery::Disconnected { reason, retry_in });
         tokio::select! {
             () = tokio::time::sleep(retry_in) => {}
+            () = driver.shared.reconnect.notified() => {}
             () = driver.desk.attend(&driver.config, &driver.outlet) => return,
         }
     }
@@ -235,6 +236,11 @@ impl Driver {
                         }
                         return ControlFlow::Break(());
                     }
+                }
+                () = self.shared.reconnect.notified() => {
+                    packet::disconnect(&mut output);
+                    self.part(&mut writer, &output).await;
+                    return ControlFlow::Continue("it is made anew".into());
                 }
                 () = self.outlet.room(), if !reading => {}
                 () = self.shared.began_waiting.notified(), if !reading => {}

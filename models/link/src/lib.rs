@@ -37,7 +37,7 @@ pub mod testing;
 mod traffic;
 mod url;
 
-pub use config::{LinkConfig, Publication, Retry, TlsFiles};
+pub use config::{LinkConfig, Publication, Retry, TlsFiles, Will};
 pub use error::LinkError;
 pub use inbox::{Delivery, Inbox};
 pub use link::Link;

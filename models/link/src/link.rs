@@ -32,6 +32,8 @@ pub(crate) struct Shared {
     waiting: AtomicUsize,
     /// Told when one begins to wait.
     pub(crate) began_waiting: Notify,
+    /// Told when the connection is to be made anew.
+    pub(crate) reconnect: Notify,
 }
 
 impl Shared {
@@ -67,6 +69,7 @@ impl Link {
             max_packet: config.max_packet,
             waiting: AtomicUsize::new(0),
             began_waiting: Notify::new(),
+            reconnect: Notify::new(),
         });
         let (outlet, inbox) = inbox(config.incoming_bytes);
         let (commands, receiver) = mpsc::unbounded_channel();
@@ -132,6 +135,12 @@ impl Link {
         self.send(Command::Flush(done))?;
         let _waiting = Waiting::begin(&self.shared);
         flushed.await.map_err(|_| LinkError::Closed)
+    }
+
+    /// Takes leave of the broker and connects anew, with what the TLS files hold by then; while there is no connection, tries
+    /// at once. What is not acknowledged is sent again.
+    pub fn reconnect(&self) {
+        self.shared.reconnect.notify_one();
     }
 
     /// What has gone through this link so far.

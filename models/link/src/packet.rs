@@ -88,8 +88,8 @@ pub(crate) fn connect(config: &LinkConfig, out: &mut BytesMut) {
     let mut connect = Connect::new(&config.client_id);
     connect.keep_alive = u16::try_from(config.keep_alive.as_secs()).unwrap_or(u16::MAX);
     connect.clean_session = !config.persistent;
-    connect.last_will =
-        config.will.as_ref().map(|w| LastWill::new(&w.topic, w.payload.to_vec(), QoS::AtLeastOnce, w.retain));
+    let will = config.will.as_ref().map(|will| will.make());
+    connect.last_will = will.map(|w| LastWill::new(w.topic, w.payload.to_vec(), QoS::AtLeastOnce, w.retain));
     if let Some((user, password)) = config.credentials.as_ref().or(config.broker.credentials.as_ref()) {
         connect.set_login(user, password);
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use fedtt_link::broker::{BrokerConfig, EmbeddedBroker};
 use fedtt_link::testing::{Direction, FaultProxy, Faults};
-use fedtt_link::{BrokerUrl, Delivery, Inbox, Link, LinkConfig, LinkError, Publication, Retry};
+use fedtt_link::{BrokerUrl, Delivery, Inbox, Link, LinkConfig, LinkError, Publication, Retry, Will};
 use tokio::time::timeout;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -176,14 +176,21 @@ async fn every_publication_survives_cuts_in_its_order() {
 async fn the_will_is_published_for_those_who_vanish_and_not_for_those_who_take_leave() {
     let broker = broker().await;
     let (_watcher, mut inbox) = listening(config(broker.url(), "watcher"), "presence/+").await;
-    let will = |id: &str| Some(Publication { topic: format!("presence/{id}"), payload: "gone".into(), retain: true });
+    let will = |id: &str| {
+        let (topic, made) = (format!("presence/{id}"), std::sync::atomic::AtomicU32::new(0));
+        Some(Will::new(move || {
+            // Once to be looked at, then for each connection.
+            let payload = format!("gone {}", made.fetch_add(1, std::sync::atomic::Ordering::Relaxed)).into();
+            Publication { topic: topic.clone(), payload, retain: true }
+        }))
+    };
     let (polite, _polite_inbox) = open(LinkConfig { will: will("polite"), ..config(broker.url(), "polite") }).await;
     let (lost, lost_inbox) = open(LinkConfig { will: will("lost"), ..config(broker.url(), "lost") }).await;
     polite.shutdown().await;
     drop((lost, lost_inbox));
-    assert_eq!(message(&mut inbox).await, ("presence/lost".into(), "gone".into(), false));
+    assert_eq!(message(&mut inbox).await, ("presence/lost".into(), "gone 1".into(), false));
     let (_late, mut late_inbox) = listening(config(broker.url(), "late"), "presence/+").await;
-    assert_eq!(message(&mut late_inbox).await, ("presence/lost".into(), "gone".into(), true));
+    assert_eq!(message(&mut late_inbox).await, ("presence/lost".into(), "gone 1".into(), true));
     assert!(late_inbox.try_recv().is_none() && inbox.try_recv().is_none());
 }
 

@@ -120,11 +120,14 @@ async fn replaced_files_are_used_at_the_next_connection() {
     let tls = TlsFiles { ca: Some(ca.clone()), ..files() };
     let retry = fedtt_link::Retry { min: Duration::from_millis(1), max: Duration::from_millis(1) };
     let config = LinkConfig { retry, ..config(front(broker.address()).await, Some(tls)) };
-    let (_link, mut inbox) = Link::connect(config).await.unwrap();
+    let (link, mut inbox) = Link::connect(config).await.unwrap();
     let Delivery::Disconnected { reason, .. } = first(&mut inbox).await else { panic!("trusted a stranger") };
     assert!(reason.contains("the CA file"), "{reason}");
     let fresh = folder.path().join("fresh.pem");
     std::fs::copy(file("ca.pem"), &fresh).unwrap();
     std::fs::rename(fresh, ca).unwrap();
     while first(&mut inbox).await != (Delivery::Connected { session_present: false }) {}
+    link.reconnect();
+    assert!(matches!(first(&mut inbox).await, Delivery::Disconnected { .. }));
+    assert_eq!(first(&mut inbox).await, Delivery::Connected { session_present: false });
 }

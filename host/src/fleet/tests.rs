@@ -1,0 +1,239 @@
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use fedtt_identity::message::{Answer, Enroll, Outcome, Renew, nonce};
+use fedtt_identity::request::{private_key, request};
+use fedtt_identity::{Inspected, Seed, Token};
+use fedtt_wire::{DeviceName, FleetName, RequestId, SigningKey, Topic, Topics};
+
+use super::*;
+
+fn name(name: &str) -> DeviceName {
+    DeviceName::new(name).unwrap()
+}
+
+fn fleet() -> FleetName {
+    FleetName::new("north").unwrap()
+}
+
+fn registrar(state: &Path) -> Registrar {
+    Registrar::alone(state, Some(fleet())).unwrap()
+}
+
+fn options(state: &Path) -> MosquittoOptions {
+    MosquittoOptions {
+        at: vec!["broker.site".into(), "10.0.0.7".into()],
+        port: 8883,
+        enroll_port: 8884,
+        bind: None,
+        folder: state.join("broker"),
+        group: None,
+        on_revoke: vec!["true".into()],
+        max_packet: 1 << 20,
+    }
+}
+
+fn set_up(state: &Path) -> Registrar {
+    let mut registrar = registrar(state);
+    registrar.set_up(&options(state)).unwrap();
+    registrar
+}
+
+fn token(registrar: &mut Registrar, device: Option<&str>, uses: u32) -> Seed {
+    let options =
+        TokenOptions { name: device.map(name), uses, labels: vec!["orin".into()], expires: "7d".parse().unwrap() };
+    registrar.token(&options).unwrap()
+}
+
+/// A device that asks.
+struct Device {
+    key: SigningKey,
+    name: DeviceName,
+    id: RequestId,
+}
+
+impl Device {
+    fn new(device: &str, seed: u8) -> Self {
+        let key = SigningKey::from_seed(&[seed; 32]).unwrap();
+        Device { key, name: name(device), id: RequestId::new("0f").unwrap() }
+    }
+
+    fn enroll(&self, token: &Token) -> Vec<u8> {
+        let asked = Enroll {
+            token: token.id().clone(),
+            fleet: fleet(),
+            name: self.name.clone(),
+            request: request(self.name.as_str(), &private_key().unwrap(), None).unwrap(),
+            key: self.key.public(),
+            nonce: nonce().unwrap(),
+        };
+        asked.seal(token).unwrap()
+    }
+
+    fn renew(&self, count: u64) -> Vec<u8> {
+        let request = request(self.name.as_str(), &private_key().unwrap(), None).unwrap();
+        let topic = Topics::new(&fleet()).name(&Topic::Ask(self.id.clone()));
+        Renew { fleet: fleet(), name: self.name.clone(), request, count }.seal(&self.key, &topic).unwrap()
+    }
+
+    /// The certificate, or why there is none.
+    fn ask(&self, registrar: &mut Registrar, token: Option<&Token>, ask: &[u8]) -> Result<String, String> {
+        let reply = registrar.answer(&self.id, ask).unwrap();
+        assert_eq!(reply.topic, "fedtt/north/enroll/0f/answer");
+        let answer = match token {
+            Some(token) => Answer::open_with(token, ask, &reply.payload).unwrap(),
+            None => Answer::open(&registrar.host_key(), &reply.topic, ask, &reply.payload).unwrap(),
+        };
+        match answer.outcome {
+            Outcome::Refused(reason) => Err(reason),
+            Outcome::Granted(granted) => {
+                assert_eq!(granted.broker, "mqtts://broker.site:8883");
+                assert_eq!(Inspected::read(&granted.certificate).unwrap().name, self.name.as_str());
+                Ok(granted.certificate)
+            }
+        }
+    }
+}
+
+#[test]
+fn a_token_counts_its_uses_and_a_request_repeated_is_none() {
+    let state = tempfile::tempdir().unwrap();
+    let mut host = set_up(state.path());
+    let seed = token(&mut host, None, 2);
+    assert_eq!((seed.labels.len(), seed.name), (1, None));
+    let (first, second, third) = (Device::new("d1", 1), Device::new("d2", 2), Device::new("d3", 3));
+    let asked = first.enroll(&seed.token);
+    let given = first.ask(&mut host, Some(&seed.token), &asked).unwrap();
+    // Also by a host that was started anew.
+    drop(host);
+    let mut host = registrar(state.path());
+    assert_eq!(first.ask(&mut host, Some(&seed.token), &asked).unwrap(), given);
+    second.ask(&mut host, Some(&seed.token), &second.enroll(&seed.token)).unwrap();
+    let refused = third.ask(&mut host, Some(&seed.token), &third.enroll(&seed.token)).unwrap_err();
+    assert!(refused.contains("used up, by d1, d2"), "{refused}");
+    assert_eq!(first.ask(&mut host, Some(&seed.token), &asked).unwrap(), given);
+    let known = host.devices().get(&name("d1")).unwrap();
+    assert!(known.enrolled && known.key == first.key.public());
+    let serial = Inspected::read(&given).unwrap().serial.to_string();
+    assert_eq!(known.certificate.unwrap().serial, serial);
+}
+
+#[test]
+fn a_token_is_for_its_device_its_fleet_and_its_time() {
+    let state = tempfile::tempdir().unwrap();
+    let mut host = set_up(state.path());
+    let seed = token(&mut host, Some("d1"), 1);
+    let other = Device::new("d2", 2);
+    let refused = other.ask(&mut host, Some(&seed.token), &other.enroll(&seed.token)).unwrap_err();
+    assert!(refused.contains("for `d1`, not for `d2`"), "{refused}");
+    let reserved = token(&mut host, None, 9);
+    let poser = Device::new("fedtt-host", 3);
+    let refused = poser.ask(&mut host, Some(&reserved.token), &poser.enroll(&reserved.token)).unwrap_err();
+    assert!(refused.contains("no name for a device"), "{refused}");
+
+    let changes = host.ledger.begin().unwrap();
+    let grant = changes.grant(seed.token.id()).unwrap().unwrap();
+    changes.put_grant(&ledger::Grant { expires: now() - 1, ..grant }).unwrap();
+    changes.commit().unwrap();
+    let device = Device::new("d1", 1);
+    let refused = device.ask(&mut host, Some(&seed.token), &device.enroll(&seed.token)).unwrap_err();
+    assert!(refused.contains("expired at"), "{refused}");
+
+    // Not this host's: said, but not provably.
+    let unknown = Token::generate().unwrap();
+    let asked = device.enroll(&unknown);
+    let reply = host.answer(&device.id, &asked).unwrap();
+    assert!(Answer::hint(&reply.payload).unwrap().contains("no such token"));
+    assert!(Answer::open_with(&unknown, &asked, &reply.payload).is_err());
+    // Forged, or damaged: no answer at all.
+    let secret = Token::generate().unwrap().to_string();
+    let forged: Token = format!("{}.{}", seed.token.id(), secret.split_once('.').unwrap().1).parse().unwrap();
+    assert!(host.answer(&device.id, &device.enroll(&forged)).is_err());
+    assert!(host.answer(&device.id, b"hello").is_err());
+}
+
+#[test]
+fn a_name_goes_to_another_board_only_by_a_token_of_its_own_and_takes_the_old_ones_certificate() {
+    let state = tempfile::tempdir().unwrap();
+    let mut host = set_up(state.path());
+    let (old, new) = (Device::new("d1", 1), Device::new("d1", 2));
+    let batch = token(&mut host, None, 5);
+    let first = old.ask(&mut host, Some(&batch.token), &old.enroll(&batch.token)).unwrap();
+    let refused = new.ask(&mut host, Some(&batch.token), &new.enroll(&batch.token)).unwrap_err();
+    assert!(refused.contains("another device's name"), "{refused}");
+    let own = token(&mut host, Some("d1"), 1);
+    new.ask(&mut host, Some(&own.token), &new.enroll(&own.token)).unwrap();
+    assert_eq!(host.devices().get(&name("d1")).unwrap().key, new.key.public());
+    let revoked = host.ledger.begin().unwrap().revoked().unwrap();
+    assert_eq!(
+        revoked.iter().map(|(serial, _)| serial).collect::<Vec<_>>(),
+        [&Inspected::read(&first).unwrap().serial]
+    );
+    assert!(host.answer(&old.id, &old.renew(1)).is_err(), "the old board's signature counts no more");
+}
+
+#[test]
+fn renewals_are_for_devices_of_the_fleet_and_are_not_repeated_by_others() {
+    let state = tempfile::tempdir().unwrap();
+    let mut host = set_up(state.path());
+    let device = Device::new("d1", 1);
+    let stranger = device.ask(&mut host, None, &device.renew(1)).unwrap_err();
+    assert!(stranger.contains("not enrolled"), "{stranger}");
+    let seed = token(&mut host, Some("d1"), 1);
+    device.ask(&mut host, Some(&seed.token), &device.enroll(&seed.token)).unwrap();
+    let (first, second) = (device.renew(1), device.renew(2));
+    let given = device.ask(&mut host, None, &first).unwrap();
+    assert_eq!(device.ask(&mut host, None, &first).unwrap(), given);
+    device.ask(&mut host, None, &second).unwrap();
+    let refused = device.ask(&mut host, None, &first).unwrap_err();
+    assert!(refused.contains("repeated by somebody"), "{refused}");
+    assert!(host.answer(&RequestId::new("10").unwrap(), &second).is_err(), "signed for another topic");
+
+    let revocation = host.revoke(&name("d1")).unwrap();
+    let listed = std::fs::read_to_string(state.path().join("broker/acl")).unwrap();
+    assert!(listed.contains("user d1\ntopic deny #"), "{listed}");
+    drop(revocation);
+    assert_eq!(host.ledger.begin().unwrap().revoked().unwrap().len(), 3);
+    let refused = device.ask(&mut host, None, &device.renew(3)).unwrap_err();
+    assert!(refused.contains("revoked"), "{refused}");
+    let batch = token(&mut host, None, 5);
+    let refused = device.ask(&mut host, Some(&batch.token), &device.enroll(&batch.token)).unwrap_err();
+    assert!(refused.contains("is revoked"), "{refused}");
+    let again = token(&mut host, Some("d1"), 1);
+    device.ask(&mut host, Some(&again.token), &device.enroll(&again.token)).unwrap();
+    let listed = std::fs::read_to_string(state.path().join("broker/acl")).unwrap();
+    assert!(!listed.contains("user d1"), "{listed}");
+    device.ask(&mut host, None, &device.renew(1)).unwrap();
+    assert_eq!(host.ledger.begin().unwrap().revoked().unwrap().len(), 3, "what it had before stays revoked");
+    assert!(host.revoke(&name("d9")).unwrap_err().to_string().contains("no device `d9`"));
+}
+
+#[test]
+fn what_is_kept_secret_is_the_owners_alone_and_settings_written_again_keep_seeds_valid() {
+    let state = tempfile::tempdir().unwrap();
+    let mut host = registrar(state.path());
+    let nowhere = TokenOptions { name: None, uses: 1, labels: vec![], expires: "1d".parse().unwrap() };
+    assert!(host.token(&nowhere).unwrap_err().to_string().contains("fedtt broker config mosquitto"));
+    host.set_up(&options(state.path())).unwrap();
+    let mode = |file: &str| std::fs::metadata(state.path().join(file)).unwrap().permissions().mode() & 0o777;
+    for file in ["fleet/ca.key", "fleet/ledger.redb", "fleet/broker.toml", "broker/host.key"] {
+        assert_eq!(mode(file), 0o600, "{file}");
+    }
+    assert_eq!((mode("fleet"), mode("broker/broker.key"), mode("broker/passwords")), (0o700, 0o640, 0o640));
+    let seed = token(&mut host, None, 1);
+    assert!(seed.broker.starts_with("mqtts://enroll:") && seed.broker.ends_with("@broker.site:8884"));
+    host.set_up(&options(state.path())).unwrap();
+    assert_eq!(token(&mut host, None, 1).broker, seed.broker);
+    let broker = std::fs::read_to_string(state.path().join("broker/broker.pem")).unwrap();
+    let broker = Inspected::read(&broker).unwrap();
+    assert_eq!((broker.at, broker.server), (vec!["broker.site".to_string(), "10.0.0.7".to_string()], true));
+    let list = || std::fs::read_to_string(state.path().join("broker/crl.pem")).unwrap();
+    let before = list();
+    host.publish_revoked().unwrap();
+    assert_ne!(list(), before, "a later list says that it is later");
+    let absent = MosquittoOptions { group: Some("no-such-group".into()), ..options(state.path()) };
+    assert!(host.set_up(&absent).unwrap_err().to_string().contains("no group `no-such-group`"));
+    assert!(ledger::Ledger::open(&state.path().join("fleet/ledger.redb")).is_err(), "one registrar at a time");
+}
