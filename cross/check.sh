@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# What must hold of boards: cross/check.sh. Builds for arm64 and runs it there, emulated; packages, installs, removes.
+#
+# Needs the tests built before (target/debug/fedtt, fedtt-edge), python3, dpkg; mosquitto for the last part.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+target=aarch64-unknown-linux-gnu
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+say() { printf '\n== %s\n' "$*"; }
+at_most() { # WHAT BYTES LIMIT
+  echo "$1: $2 bytes (at most $3)"
+  [ "$2" -le "$3" ] || { echo "cross/check.sh: $1 is too large" >&2; exit 1; }
+}
+
+say "build for boards"
+cross/build.sh arm64 fedtt-edge fedtt
+board=target/$target/board
+at_most "fedtt-edge for arm64" "$(stat -c %s "$board/fedtt-edge")" 12000000
+
+say "packages"
+cross/package.sh arm64
+arm64=$(ls -t target/$target/debian/fedtt-edge_*_arm64.deb | head -1)
+at_most "the package for arm64" "$(stat -c %s "$arm64")" 8000000
+# Of what the tests have built: the same sources, not the same optimisation.
+mkdir -p target/x86_64-unknown-linux-gnu/board
+install -s target/debug/fedtt-edge target/x86_64-unknown-linux-gnu/board/fedtt-edge
+cross/package.sh amd64
+amd64=$(ls -t target/x86_64-unknown-linux-gnu/debian/fedtt-edge_*_amd64.deb | head -1)
+cross/check-package.sh "$amd64"
+
+say "the arm64 package, unpacked and run on an emulated board"
+dpkg-deb -x "$arm64" "$work/board"
+on_board() { cross/board.sh "$work/board/usr/bin/$1" "${@:2}"; }
+on_board fedtt-edge --version
+on_board fedtt-edge doctor --set "state=$work/state" --set engine.engine=tract --offline
+head -7 models/zoo/data/field_reports.tsv >"$work/few.tsv"
+train=(train --data "$work/few.tsv" --label label --epochs 1 --batch 3 --max-length 16 --threads 1)
+on_board fedtt-edge "${train[@]}" --engine tract -o "$work/tract.safetensors"
+FEDTT_BOARD_ORT=1 on_board fedtt-edge "${train[@]}" --engine ort -o "$work/ort.safetensors"
+
+say "gradients on arm64 against x86-64"
+target/debug/fedtt backbone prepare models/zoo/encoder/model.onnx --tokenizer models/zoo/encoder/tokenizer.json -o "$work/zoo.bundle"
+target/debug/fedtt backbone verify "$work/zoo.bundle" --engine tract --write-reference "$work/x86.safetensors" >/dev/null
+cp "$board/fedtt" "$work/board/usr/bin/fedtt"
+verify=(backbone verify "$work/zoo.bundle" --reference "$work/x86.safetensors" --reference-only)
+on_board fedtt "${verify[@]}" --engine tract
+FEDTT_BOARD_ORT=1 on_board fedtt "${verify[@]}" --engine ort
+
+say "a fleet in ten steps"
+if command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ]; then
+  python3 tests/fleet/follow.py --fedtt target/debug/fedtt --amd64 "$amd64" --arm64 "$arm64"
+else
+  echo "NOT RUN: mosquitto is not installed"
+fi
