@@ -17,10 +17,11 @@ use fedtt_runtime::{EngineChoice, EngineConfig};
 use fedtt_tt::{Parameter, TrainMask};
 use fedtt_wire::chunk::{self, Assembly};
 use fedtt_wire::layout::{starting, trained};
-use fedtt_wire::message::{Goal, Manifest, Outcome, RunPlan, Tensors, Update, Verdict};
+use fedtt_wire::message::{self, Goal, Manifest, Outcome, RunPlan, Tensors, Update, Verdict};
 use fedtt_wire::plan::{Encoding, LocalPlan, ModelPlan, WirePlan};
+use fedtt_wire::seal::unsealed;
 use fedtt_wire::tensor::EncodedTensor;
-use fedtt_wire::{DeviceName, Digest, FleetName, Layout, Message, Plan, RunId, Topic, Topics};
+use fedtt_wire::{DeviceName, Digest, FleetName, Layout, Message, Plan, PublicKey, RunId, SigningKey, Topic, Topics};
 use ndarray::ArrayD;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -52,6 +53,9 @@ struct Host {
     plan: RunPlan,
     parameters: Vec<Parameter>,
     values: Vec<ArrayD<f32>>,
+    key: SigningKey,
+    /// What the device signs with, once it has said so.
+    device: Option<PublicKey>,
     /// All that devices have said.
     heard: Vec<(Topic, Message)>,
 }
@@ -68,21 +72,35 @@ impl Host {
         let header = adapter_header(&plan, source).unwrap();
         let set = header.fresh(source, &header.objective(source).unwrap()).unwrap();
         let parameters = set.parameters();
-        let plan = RunPlan { run: run_id(), plan, layout: Layout::of(&parameters) };
+        let plan = RunPlan { run: run_id(), began: 1, plan, layout: Layout::of(&parameters) };
         let config = LinkConfig::new(BrokerUrl::tcp(broker.address()), "host");
         let (link, inbox) = Link::connect(config).await.unwrap();
         let topics = Topics::new(&FleetName::new("test").unwrap());
         for filter in topics.host_filters() {
             link.subscribe(filter).await.unwrap();
         }
-        let host = Host { link, inbox, topics, plan, parameters, values: starting(&set), heard: Vec::new() };
+        let key = SigningKey::from_seed(&[1; 32]).unwrap();
+        let host = Host {
+            link,
+            inbox,
+            topics,
+            plan,
+            parameters,
+            values: starting(&set),
+            key,
+            device: None,
+            heard: Vec::new(),
+        };
+        let key = host.key.public();
+        host.say(Topic::Host, message::Host { key, version: "0".into() }, true).await;
         host.say(Topic::Plan(run_id()), host.plan.clone(), true).await;
         host
     }
 
     async fn say(&self, topic: Topic, message: impl Into<Message>, retain: bool) {
-        let payload = message.into().encode(3).unwrap().into();
-        self.link.publish(Publication { topic: self.topics.name(&topic), payload, retain }).await.unwrap();
+        let topic = self.topics.name(&topic);
+        let payload = self.key.seal(&topic, message.into().encode(3).unwrap()).into();
+        self.link.publish(Publication { topic, payload, retain }).await.unwrap();
     }
 
     async fn begin(&self, round: u32, change: Option<(Digest, Vec<u8>)>) {
@@ -92,6 +110,8 @@ impl Host {
         }
         let manifest = Manifest {
             run: run_id(),
+            began: 1,
+            issued: u64::from(round),
             round,
             attempt: 0,
             goal: Goal::Train,
@@ -111,8 +131,14 @@ impl Host {
         loop {
             let delivery = tokio::time::timeout(PATIENCE, self.inbox.recv()).await.expect("a device says something");
             let Delivery::Message { topic, payload, .. } = delivery.unwrap() else { continue };
+            let frame =
+                self.device.map_or_else(|| unsealed(&payload).unwrap().0, |key| key.open(&topic, &payload).unwrap());
             let topic = self.topics.parse(&topic).unwrap();
-            let message = Message::decode(&payload, 1 << 24).unwrap();
+            let message = Message::decode(frame, 1 << 24).unwrap();
+            if let Message::Presence(presence) = &message {
+                assert!(self.device.is_none_or(|key| presence.key == Some(key)));
+                self.device = presence.key;
+            }
             self.heard.push((topic.clone(), message.clone()));
             if matches!(topic, Topic::Up(_)) {
                 return message;
@@ -176,7 +202,7 @@ fn start(broker: &EmbeddedBroker, source: &Arc<Source>, state: &Path) -> Device 
     let settings = Settings {
         broker: BrokerUrl::tcp(broker.address()),
         state: state.to_path_buf(),
-        sources: vec![source.clone()],
+        sources: vec![source.clone().into()],
         data: Data::Given(Arc::new(reports())),
         engine: EngineConfig { choice: EngineChoice::Tract, threads: 1, ..EngineConfig::default() },
         ..plain
@@ -187,7 +213,8 @@ fn start(broker: &EmbeddedBroker, source: &Arc<Source>, state: &Path) -> Device 
     let tell = move |told| match told {
         Told::Notice(notice) => noted.lock().unwrap().push(notice.what),
         Told::Unreadable { topic, reason } => panic!("{topic}: {reason}"),
-        Told::Disconnected { .. } | Told::Priority(_) => {}
+        Told::Forged { topic, reason, .. } => panic!("{topic}: {reason}"),
+        Told::HostFound { .. } | Told::Disconnected { .. } | Told::Priority(_) => {}
     };
     let task = tokio::spawn(async move {
         let shutdown = async { drop(stopped.await) };

@@ -15,8 +15,9 @@ use fedtt_link::{Delivery, Link, LinkConfig, Publication};
 use fedtt_wire::chunk::{Assembly, split};
 use fedtt_wire::message::{Goal, Manifest, Presence, RunPlan, Update};
 use fedtt_wire::plan::{Bounds, Encoding};
+use fedtt_wire::seal::unsealed;
 use fedtt_wire::tensor::EncodedTensor;
-use fedtt_wire::{DeviceName, Digest, Layout, Message, Plan, Topic, Topics};
+use fedtt_wire::{DeviceName, Digest, Layout, Message, Plan, SigningKey, Topic, Topics};
 use rand::{Rng, SeedableRng};
 use serde_json::Value;
 
@@ -161,23 +162,44 @@ async fn client(number: usize, fleet: String, broker: String, bundle: String, en
         link.subscribe(filter).await.unwrap();
     }
     let (version, labels, engine) = ("bench".to_string(), Vec::new(), "none".to_string());
-    let presence = Presence { online: true, version, labels, engine, bundles: vec![bundle], examples: 100 };
-    publish(&link, topics.name(&Topic::Presence(name.clone())), presence.into(), true).await;
+    let mut seed = [0; 32];
+    seed[..8].copy_from_slice(&(number as u64 + 1).to_le_bytes());
+    let key = SigningKey::from_seed(&seed).unwrap();
+    let presence = Presence {
+        online: true,
+        version,
+        labels,
+        engine,
+        bundles: vec![bundle],
+        examples: 100,
+        key: Some(key.public()),
+        session: 1,
+        beat: 1,
+    };
+    publish(&link, &key, topics.name(&Topic::Presence(name.clone())), presence.into(), true).await;
+    let mut host = None;
     let mut fake = Fake { name, encoding, plan: None, change: None, have: None, asked: None };
     while let Some(delivery) = inbox.recv().await {
         let Delivery::Message { topic, payload, .. } = delivery else { continue };
         if payload.is_empty() {
             continue;
         }
-        let message = Message::decode(&payload, 1 << 30).unwrap();
+        let message = Message::decode(unsealed(&payload).unwrap().0, 1 << 30).unwrap();
+        if let Message::Host(introduced) = &message {
+            host = Some(introduced.key);
+        }
+        // As a device does; of what comes before the host is known nothing is needed here.
+        if host.is_some_and(|host| host.open(&topic, &payload).is_err()) {
+            panic!("forged, at {topic}");
+        }
         for answer in fake.hear(topics.parse(&topic), message) {
-            publish(&link, topics.name(&Topic::Up(fake.name.clone())), answer, false).await;
+            publish(&link, &key, topics.name(&Topic::Up(fake.name.clone())), answer, false).await;
         }
     }
 }
 
-async fn publish(link: &Link, topic: String, message: Message, retain: bool) {
-    let payload = message.encode(1).unwrap().into();
+async fn publish(link: &Link, key: &SigningKey, topic: String, message: Message, retain: bool) {
+    let payload = key.seal(&topic, message.encode(1).unwrap()).into();
     link.publish(Publication { topic, payload, retain }).await.unwrap();
 }
 
@@ -239,11 +261,13 @@ impl Fake {
         let Some(manifest) = self.asked.take() else { return Vec::new() };
         let update = Update {
             run: manifest.run.clone(),
+            began: manifest.began,
             round: manifest.round,
             state: manifest.state,
             device: self.name.clone(),
             examples: 100,
             steps: 1,
+            tokens: 0,
             loss: 1.0,
             seconds: 0.0,
             joules: None,

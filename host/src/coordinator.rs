@@ -21,6 +21,22 @@ pub enum Input {
         /// Its bytes; empty where something retained was cleared.
         payload: Vec<u8>,
     },
+    /// A message that goes no further.
+    Untrusted {
+        /// In whose name it came.
+        device: DeviceName,
+        /// What is wrong with it.
+        kind: Untrusted,
+        /// The same, for people.
+        reason: String,
+        /// How many there were in that name, where that is worth telling.
+        count: Option<u64>,
+    },
+    /// A device was put out of the fleet.
+    Gone {
+        /// Which.
+        device: DeviceName,
+    },
     /// The host measured what a round ended with.
     Measured {
         /// The run.
@@ -32,6 +48,15 @@ pub enum Input {
         /// What came of it.
         measured: Measured,
     },
+}
+
+/// Why a message that came in the name of a device is not looked into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Untrusted {
+    /// It is not signed by that device, or by one that is not trusted.
+    Forged,
+    /// It is, and was said before something that is known already.
+    Replayed,
 }
 
 /// What is known of a device.
@@ -211,6 +236,21 @@ impl Coordinator {
                     self.uplink(&device, &payload, now, changes)?;
                 }
                 Input::Message { .. } => self.refused.foreign += 1,
+                Input::Untrusted { device, kind, reason, count } => {
+                    match kind {
+                        Untrusted::Forged => self.refused.forged += 1,
+                        Untrusted::Replayed => self.refused.replayed += 1,
+                    }
+                    if let Some(count) = count {
+                        let reason = if count > 1 { format!("{reason} ({count} so far)") } else { reason };
+                        self.effects.push(Effect::Dropped { device, reason });
+                    }
+                }
+                Input::Gone { device } => {
+                    self.devices.remove(&device);
+                    self.assemblies.retain(|(of, _), _| *of != device);
+                    self.runs.values_mut().for_each(|run| run.left(&device, now));
+                }
                 Input::Measured { run, round, values, measured } => {
                     if let Some(found) = self.runs.get_mut(&run) {
                         found.measured(round, values, measured, now, changes).map_err(|e| Faulty(run, e.into()))?;
@@ -330,7 +370,7 @@ impl Coordinator {
         let (round, digest, index, chunks) = (chunk.round, chunk.parcel.digest, chunk.index, chunk.parcel.chunks);
         if let Some(outcome) = run.settled(device, round) {
             // Once for an update, not for each of its chunks.
-            return if index + 1 == chunks { run.settle(device, round, digest, outcome, now) } else { Ok(()) };
+            return if index + 1 == chunks { run.settle(device, round, digest, outcome, now, changes) } else { Ok(()) };
         }
         if let Some(objection) = run.objection(device, round) {
             if index + 1 == chunks {

@@ -29,6 +29,10 @@ pub struct Refused {
     pub malformed: u64,
     /// Infinite, not a number, or out of proportion.
     pub outlying: u64,
+    /// Not signed by the device in whose name it came, or that device is not trusted. Of no run.
+    pub forged: u64,
+    /// Signed, and said before something that is known already. Of no run.
+    pub replayed: u64,
 }
 
 /// One device in one round.
@@ -47,6 +51,8 @@ pub struct Contribution {
     pub seconds: f64,
     /// Joules it took, where the board can tell.
     pub joules: Option<f64>,
+    /// Tokens it trained on, without padding.
+    pub tokens: u64,
     /// Its bytes in this round, MQTT overhead included.
     pub traffic: Traffic,
     /// Bytes of its update's payload.

@@ -46,6 +46,7 @@ fn process() {
     let settings = Settings {
         broker: text("broker").parse().unwrap(),
         tls: None,
+        host_key: None,
         fleet: FleetName::new("fedtt").unwrap(),
         name: name.clone(),
         labels: Vec::new(),
@@ -53,7 +54,10 @@ fn process() {
         sources: Vec::new(),
         data: Data::Given(Arc::new(Dataset { name: String::new(), examples: Vec::new() })),
         policy: LocalPolicy::default(),
+        board: None,
+        limits: Default::default(),
         engine: Default::default(),
+        fetch: Default::default(),
     };
     let labour = Labour {
         presence: Presence {
@@ -63,6 +67,7 @@ fn process() {
             engine: "made up".into(),
             bundles: vec![text("bundle")],
             examples: 9,
+            ..Presence::default()
         },
         worker: Box::new(MadeUp { device: name, work: Duration::from_millis(told["work"].as_u64().unwrap()) }),
         pace: Pace { first: 150, longest: 600, spread: 30, listen: 500 },
@@ -128,6 +133,8 @@ fn result(device: &DeviceName, job: &Job) -> LocalResult {
         },
         examples: 9 + u64::from(own % 5),
         steps: 1,
+        tokens: 9,
+        joules: None,
         loss: 1.0,
         seconds: 0.0,
         measured: None,

@@ -6,8 +6,9 @@ use fedtt_link::{BrokerUrl, Delivery, Link, LinkConfig, Publication};
 use fedtt_wire::chunk;
 use fedtt_wire::message::{Chunk, Goal, Manifest, Measurement, Parcel, Presence, Refusal, RunPlan, Update};
 use fedtt_wire::plan::Encoding;
+use fedtt_wire::seal::unsealed;
 use fedtt_wire::tensor::EncodedTensor;
-use fedtt_wire::{DeviceName, Digest, FleetName, Message, RunId, Topic, Topics};
+use fedtt_wire::{DeviceName, Digest, FleetName, Message, RunId, SigningKey, Topic, Topics};
 use ndarray::ArrayD;
 use serde_json::Value;
 
@@ -32,16 +33,18 @@ fn chunks(update: &Update) -> Vec<Vec<u8>> {
     chunks.map(|chunk| Message::from(chunk).encode(0).unwrap()).collect()
 }
 
-/// What is published in a round: whose topic, and what.
-fn attacks(plan: &RunPlan, manifest: &Manifest, replay: &[Vec<u8>]) -> Vec<(&'static str, Vec<u8>)> {
+/// What is published in a round: whose topic, and what, sealed with mallory's key unless it is replayed or garbage.
+fn attacks(key: &SigningKey, plan: &RunPlan, manifest: &Manifest, replay: &[Vec<u8>]) -> Vec<(&'static str, Vec<u8>)> {
     let (run, round) = (&plan.run, manifest.round);
     let good = Update {
         run: run.clone(),
+        began: manifest.began,
         round,
         state: manifest.state,
         device: device("mallory"),
         examples: 9,
         steps: 1,
+        tokens: 0,
         loss: 1.0,
         seconds: 0.1,
         joules: None,
@@ -98,6 +101,9 @@ fn attacks(plan: &RunPlan, manifest: &Manifest, replay: &[Vec<u8>]) -> Vec<(&'st
         vec![0xff; 1 << 20],
     ];
     all.extend(frames.iter().map(|frame| ("up/mallory", frame.clone())));
+    for (topic, frame) in &mut all {
+        *frame = key.seal(&format!("fedtt/fedtt/{topic}"), std::mem::take(frame));
+    }
     for payload in replay {
         all.extend([("up/site-0", payload.clone()), ("up/mallory", payload.clone())]);
     }
@@ -118,20 +124,30 @@ async fn mallory(broker: BrokerUrl, bundle: String, attacking: bool) {
         let publication = Publication { topic, payload: payload.into(), retain };
         async { link.publish(publication).await.unwrap() }
     };
-    let presence = Presence {
-        online: true,
-        version: "0".into(),
-        labels: Vec::new(),
-        engine: "none".into(),
-        bundles: vec![bundle],
-        examples: 9,
-    };
-    let presence = Message::from(presence).encode(3).unwrap();
-    publish(topics.name(&Topic::Presence(device("mallory"))), presence, true).await;
+    let key = SigningKey::from_seed(&[66; 32]).unwrap();
+    // The stranger has nothing to train on.
+    for (name, bundles) in [("mallory", vec![bundle]), ("stranger", vec![])] {
+        let presence = Presence {
+            online: true,
+            version: "0".into(),
+            labels: Vec::new(),
+            engine: "none".into(),
+            bundles,
+            examples: 9,
+            key: Some(key.public()),
+            session: 1,
+            beat: 1,
+        };
+        let topic = topics.name(&Topic::Presence(device(name)));
+        let presence = key.seal(&topic, Message::from(presence).encode(3).unwrap());
+        publish(topic, presence, true).await;
+    }
+    let up = topics.name(&Topic::Up(device("mallory")));
     let (mut plan, mut seen, mut replay) = (None, None, Vec::new());
     while let Some(delivery) = inbox.recv().await {
         let Delivery::Message { topic, payload, .. } = delivery else { continue };
-        let message = Message::decode(&payload, 64 << 20);
+        let Ok((frame, _)) = unsealed(&payload) else { continue };
+        let message = Message::decode(frame, 64 << 20);
         match (topics.parse(&topic), message) {
             (Some(Topic::Up(_)), Ok(Message::Chunk(_))) if replay.len() < 8 => replay.push(payload.to_vec()),
             (Some(Topic::Plan(_)), Ok(Message::RunPlan(announced))) => plan = Some(announced),
@@ -139,13 +155,13 @@ async fn mallory(broker: BrokerUrl, bundle: String, attacking: bool) {
                 seen = Some(manifest.round);
                 let Some(plan) = &plan else { continue };
                 if attacking && manifest.goal == Goal::Train {
-                    for (topic, payload) in attacks(plan, &manifest, &replay) {
+                    for (topic, payload) in attacks(&key, plan, &manifest, &replay) {
                         publish(format!("fedtt/fedtt/{topic}"), payload, false).await;
                     }
                 }
                 let refusal = Refusal { run, round: manifest.round, reason: "no more today".into() };
-                let refusal = Message::from(refusal).encode(3).unwrap();
-                publish(topics.name(&Topic::Up(device("mallory"))), refusal, false).await;
+                let refusal = key.seal(&up, Message::from(refusal).encode(3).unwrap());
+                publish(up.clone(), refusal, false).await;
             }
             _ => {}
         }
@@ -195,7 +211,8 @@ fn hostile_peers_are_counted_and_named_and_change_nothing() {
         ("mallory", "not for the host"),
         ("stranger", "cohort"),
         ("mallet", "FT"),
-        ("site-1", "FT"),
+        ("mallory", "signature"),
+        ("site-1", "signature"),
     ] {
         assert!(refused(who, what), "nothing told of {who} and {what}: {told:#?}");
     }

@@ -2,6 +2,7 @@
 //! a client in another language. Brokers, sockets and `fedtt serve` are real; what devices contribute is made up.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, missing_docs)]
 
+mod broker;
 mod device;
 mod fleet;
 mod hostile;

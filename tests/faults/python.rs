@@ -24,7 +24,7 @@ impl Drop for Client {
 }
 
 #[test]
-#[ignore = "needs Python with cbor2, zstandard and paho-mqtt; FEDTT_PYTHON names it"]
+#[ignore = "needs Python with cbor2, zstandard, paho-mqtt and cryptography; FEDTT_PYTHON names it"]
 fn clients_in_another_language_take_part() {
     let mut fleet = Fleet::start(None, 0, PLAN, 0, Duration::ZERO);
     let python = std::env::var("FEDTT_PYTHON").unwrap_or("python3".into());

@@ -4,21 +4,27 @@
     python client.py --broker HOST:PORT --fleet FLEET --name NAME --bundle HASH [--step 0.001]
 
 It does not train: it moves every value it may train by --step, which is enough to show that both ends understand each
-other. Ends when the run does. Needs cbor2, zstandard and paho-mqtt.
+other. It makes itself a key and listens to the first host it hears. Ends when the run does. Needs cbor2, zstandard,
+paho-mqtt and cryptography.
 """
 
 import argparse
 import hashlib
 import struct
 import sys
+import time
 import zlib
 
 import cbor2
 import paho.mqtt.client as mqtt
 import zstandard
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 MAX_BODY = 64 << 20
 PRESENCE, PLAN, MANIFEST, CHUNK, UPDATE, TENSORS, VERDICT, PROGRESS, REFUSAL, NEED = range(1, 11)
+HELLO, GREETING, HOST, END = range(11, 15)
+LAST_BEAT = (1 << 64) - 1
 
 
 def encode(kind, body):
@@ -26,13 +32,13 @@ def encode(kind, body):
     small = zstandard.ZstdCompressor(level=3, write_content_size=True).compress(data)
     if len(small) < len(data):
         kind, data = kind | 128, small
-    head = bytes([ord("F"), ord("T"), 1, kind])
+    head = bytes([ord("F"), ord("T"), 2, kind])
     return head + struct.pack("<I", zlib.crc32(head + data)) + data
 
 
 def decode(frame):
-    if frame[:2] != b"FT" or frame[2] != 1:
-        raise ValueError("not a frame of version 1")
+    if frame[:2] != b"FT" or frame[2] != 2:
+        raise ValueError("not a frame of version 2")
     head, (crc,), data = frame[:4], struct.unpack("<I", frame[4:8]), frame[8:]
     if zlib.crc32(head + data) != crc:
         raise ValueError("damaged frame")
@@ -41,6 +47,17 @@ def decode(frame):
             raise ValueError("frame too large, or of unknown size")
         data = zstandard.ZstdDecompressor().decompress(data)
     return head[3] & 127, cbor2.loads(data)
+
+
+def covered(topic, frame):
+    return b"fedtt-1\0" + topic.encode() + b"\0" + frame
+
+
+def opened(key, topic, sealed):
+    """The frame of a sealed message, if `key` signed it for `topic`."""
+    frame, signature = sealed[:-64], sealed[-64:]
+    Ed25519PublicKey.from_public_bytes(key).verify(signature, covered(topic, frame))
+    return frame
 
 
 def plain(item):
@@ -106,7 +123,7 @@ def trains(entry, mask, layout):
 
 class Run:
     def __init__(self, plan):
-        self.plan, self.layout = plan["plan"], plan["layout"]
+        self.plan, self.layout, self.began = plan["plan"], plan["layout"], plan["began"]
         self.state, self.manifest, self.done = None, None, None
         self.parts = {}
 
@@ -128,40 +145,70 @@ class Client:
         self.options, self.runs, self.accepted, self.finished = options, {}, 0, False
         self.root = f"fedtt/{options.fleet}"
         self.pending = {}
+        self.key, self.host = Ed25519PrivateKey.generate(), None
+        self.session, self.beat = time.time_ns() // 1_000_000, 0
         self.mqtt = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=options.name, protocol=mqtt.MQTTv311)
         self.mqtt.on_connect, self.mqtt.on_message = self.on_connect, self.on_message
-        self.mqtt.will_set(self.topic("presence"), encode(PRESENCE, self.presence(False)), qos=1, retain=True)
+        will = self.sealed(self.topic("presence"), PRESENCE, self.presence(False))
+        self.mqtt.will_set(self.topic("presence"), will, qos=1, retain=True)
 
     def topic(self, kind):
         return f"{self.root}/{kind}/{self.options.name}"
 
+    def sealed(self, topic, kind, body):
+        frame = encode(kind, body)
+        return frame + self.key.sign(covered(topic, frame))
+
+    def say(self, topic, kind, body, retain=False):
+        self.mqtt.publish(topic, self.sealed(topic, kind, body), qos=1, retain=retain)
+
     def presence(self, online):
+        self.beat += 1
         return {
             "online": online, "version": "python", "labels": [], "engine": "none",
-            "bundles": [self.options.bundle], "examples": 10,
+            "bundles": [self.options.bundle], "examples": 10, "key": self.key.public_key().public_bytes_raw().hex(),
+            "session": self.session, "beat": self.beat if online else LAST_BEAT,
         }
 
     def on_connect(self, client, _data, _flags, reason, _properties):
         if reason.is_failure:
             sys.exit(f"the broker refuses: {reason}")
-        for topic in (self.topic("down"), f"{self.root}/run/+/plan", f"{self.root}/run/+/round", f"{self.root}/run/+/change/+"):
-            client.subscribe(topic, qos=1)
-        client.publish(self.topic("presence"), encode(PRESENCE, self.presence(True)), qos=1, retain=True)
+        self.subscribe()
+        self.say(self.topic("presence"), PRESENCE, self.presence(True), retain=True)
+
+    def subscribe(self):
+        runs = f"{self.root}/run/+"
+        for topic in (f"{self.root}/host", self.topic("down"), f"{runs}/plan", f"{runs}/round", f"{runs}/change/+"):
+            self.mqtt.subscribe(topic, qos=1)
 
     def on_message(self, client, _data, message):
         parts = message.topic[len(self.root) + 1 :].split("/")
+        if not message.payload:
+            return
+        if self.host is None:
+            if parts[0] == "host":
+                key = bytes.fromhex(decode(message.payload[:-64])[1]["key"])
+                opened(key, message.topic, message.payload)
+                self.host = key
+                self.subscribe()
+            return
+        try:
+            kind, body = decode(opened(self.host, message.topic, message.payload))
+        except InvalidSignature:
+            print(f"forged, at {message.topic}", file=sys.stderr)
+            return
+        if parts[0] == "host":
+            return
         if parts[0] == "down":
-            kind, body = decode(message.payload)
             if kind == VERDICT:
                 self.verdict(body)
             return
         name, about = parts[1], parts[2]
-        if not message.payload:
-            if about == "plan" and self.runs.pop(name, None):
+        if kind == END:
+            if self.runs.pop(name, None):
                 self.finished = True
                 client.disconnect()
             return
-        _, body = decode(message.payload)
         if about == "plan":
             self.runs.setdefault(name, Run(body))
             return
@@ -169,6 +216,8 @@ class Client:
         if run is None:
             return
         if about == "round":
+            if body["began"] != run.began or run.manifest and body["issued"] < run.manifest["issued"]:
+                return
             run.manifest = body
         elif (payload := run.take(body)) is not None:
             self.move(run, payload, about == "change")
@@ -194,7 +243,7 @@ class Client:
             return
         if run.state is None or digest(run.state) != manifest["state"]:
             self.mqtt.subscribe(f"{self.root}/run/{name}/state/+", qos=1)
-            self.mqtt.publish(self.topic("up"), encode(NEED, {"run": name, "state": manifest["state"]}), qos=1)
+            self.say(self.topic("up"), NEED, {"run": name, "state": manifest["state"]})
             return
         if run.done == (manifest["round"], manifest["state"]):
             return
@@ -206,7 +255,7 @@ class Client:
             data = struct.pack("<f", self.options.step) * sum(sizes)
             groups = [[0, sizes, cbor2.CBORTag(85, b""), cbor2.CBORTag(85, data)]]
         update = {
-            "run": name, "round": manifest["round"], "state": manifest["state"], "device": self.options.name,
+            "run": name, "began": run.began, "round": manifest["round"], "state": manifest["state"], "device": self.options.name,
             "examples": 10, "steps": 1, "loss": 1.0, "seconds": 0.1, "joules": None, "measured": None,
             "sent": 0, "received": 0, "tensors": groups,
         }
@@ -223,7 +272,7 @@ class Client:
     def chunk(self, update, index):
         name, number, parcel, parts = self.pending[update]
         body = {"run": name, "round": number, "parcel": parcel, "index": index, "data": parts[index]}
-        self.mqtt.publish(self.topic("up"), encode(CHUNK, body), qos=1)
+        self.say(self.topic("up"), CHUNK, body)
 
     def verdict(self, body):
         outcome = body["outcome"]

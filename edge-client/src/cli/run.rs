@@ -7,10 +7,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 use clap::Args;
 use fedtt_edge::daemon::{self, EdgeConfig, Told};
+use fedtt_identity::inspect::date;
 use serde_json::{Value, json};
 
 use super::args::OutputArgs;
-use super::output::{VERSION, line};
+use super::journal::{Log, Priority};
+use super::output::VERSION;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -19,6 +21,9 @@ Examples:
   fedtt-edge run --broker mqtts://broker.site:8883 --name jetson-07 --data reports.tsv --bundle minilm --state state
   fedtt-edge run --config edge.toml --set policy.quiet=22:00-06:00 --set data.label=fault --json
 
+  fedtt-edge run --config /etc/fedtt/edge.toml
+
+With a seed file of `fedtt device enroll` at enroll.toml beside the settings file it enrols itself at its first start.
 The first takes part in the runs of a host on this machine, with the embedded encoder and field reports. It ends on
 SIGINT or SIGTERM; what it has made by then is delivered when it starts again.
 Exit codes: 0 stopped, 1 failed, 2 wrong usage.";
@@ -77,25 +82,33 @@ impl RunArgs {
 
 /// Runs the daemon until a signal ends it.
 pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
-    let settings = EdgeConfig::read(args.config.as_deref(), &args.overrides())?.settings()?;
+    let config = EdgeConfig::read(args.config.as_deref(), &args.overrides())?;
+    let seed = daemon::seed_file(&config, args.config.as_deref())?;
     let json = args.output.json;
     let tell = move |told: Told| tell(&told, json);
-    let (name, broker, fleet) = (&settings.name, settings.broker.to_string(), &settings.fleet);
-    let fields = json!({ "event": "started", "name": name, "broker": broker, "fleet": fleet });
-    print(json, fields, &format!("{name} of fleet {fleet}, broker {broker}"));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
     runtime.block_on(async {
-        let signals = signals()?;
+        let mut signals = Box::pin(signals()?);
+        if let Some(seed) = &seed {
+            tokio::select! {
+                enrolled = daemon::enroll_first(&config, seed, tell) => drop(enrolled?),
+                () = &mut signals => return Ok(()),
+            }
+        }
+        let settings = config.settings()?;
+        let (name, broker, fleet) = (&settings.name, settings.broker.to_string(), &settings.fleet);
+        let fields = json!({ "event": "started", "name": name, "broker": broker, "fleet": fleet });
+        print(json, fields, &format!("{name} of fleet {fleet}, broker {broker}"));
         Ok(daemon::run(settings, signals, tell).await?)
     })
 }
 
 /// Ready at the first signal to end.
-fn signals() -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
+pub(crate) fn signals() -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen to SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen to SIGINT")?;
@@ -118,24 +131,60 @@ fn tell(told: &Told, json: bool) {
             let fields = json!({ "event": "disconnected", "reason": reason, "retry_in": retry_in.as_secs_f64() });
             print(json, fields, &text);
         }
+        Told::HostFound { key } => {
+            print(json, json!({ "event": "host_found", "key": key }), &format!("listening to the host of key {key}"));
+        }
+        Told::Forged { topic, reason, count } => {
+            let text = format!("dropped at {topic}: {reason} ({count} so far)");
+            print(json, json!({ "event": "forged", "topic": topic, "reason": reason, "count": count }), &text);
+        }
         Told::Unreadable { topic, reason } => {
             let text = format!("unreadable, at {topic}: {reason}");
             print(json, json!({ "event": "unreadable", "topic": topic, "reason": reason }), &text);
+        }
+        Told::Enrolling { name } => {
+            print(json, json!({ "event": "enrolling", "name": name }), &format!("asking the host to enrol {name}"));
+        }
+        Told::Enrolled { name, expires } => {
+            let text = format!("enrolled as {name}; the certificate holds until {}", date(*expires));
+            print(json, json!({ "event": "enrolled", "name": name, "expires": expires }), &text);
+        }
+        Told::NotEnrolled { reason } => {
+            print(json, json!({ "event": "not_enrolled", "reason": reason }), &format!("not enrolled: {reason}"));
+        }
+        Told::Renewed { expires } => {
+            let text = format!("certificate renewed; it holds until {}", date(*expires));
+            print(json, json!({ "event": "renewed", "expires": expires }), &text);
+        }
+        Told::NotRenewed { reason, expires } => {
+            let text = format!("certificate not renewed: {reason}; it holds until {}", date(*expires));
+            print(json, json!({ "event": "not_renewed", "reason": reason, "expires": expires }), &text);
         }
         Told::Priority(reason) => print(json, json!({ "event": "priority", "reason": reason }), reason),
     }
 }
 
-/// One line: an event with version and time in Unix milliseconds, or the time of day (UTC) and a text.
+/// One line: an event with version and time in Unix milliseconds, or a text with the time of day (UTC) or, for the journal,
+/// its priority.
 fn print(json: bool, event: Value, text: &dyn Display) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let priority = priority(&event);
     if json {
         let mut whole = json!({ "version": VERSION, "time": now.as_millis() as u64 });
         if let (Some(whole), Value::Object(fields)) = (whole.as_object_mut(), event) {
             whole.extend(fields);
         }
-        return line(&whole.to_string());
+        return Log::of_stdout().event(priority, &whole.to_string());
     }
-    let seconds = now.as_secs() % 86_400;
-    line(&format!("{:02}:{:02}:{:02} {text}", seconds / 3600, seconds / 60 % 60, seconds % 60));
+    Log::of_stdout().text(priority, &text.to_string());
+}
+
+/// How grave an event is.
+fn priority(event: &Value) -> Priority {
+    match event.get("event").and_then(Value::as_str).unwrap_or_default() {
+        "disconnected" | "forged" | "unreadable" | "ignored" | "set_aside" | "priority" => Priority::Warning,
+        "not_enrolled" | "not_renewed" | "refused" | "held" | "paused" => Priority::Warning,
+        "started" | "connected" | "host_found" | "enrolled" | "renewed" | "over" => Priority::Notice,
+        _ => Priority::Info,
+    }
 }

@@ -3,22 +3,32 @@
 use std::sync::Arc;
 
 use fedtt_link::{Link, LinkError, Publication};
-use fedtt_wire::{Message, Topics};
+use fedtt_wire::{Message, Topic};
 use tokio::sync::watch;
 
+use super::fetching::Fetching;
+use super::life::Life;
+use super::renewing::Renewing;
+use super::service::Service;
 use super::store::StateDir;
+use super::telling::Tell;
 use super::trainer::{Order, Trainer};
-use super::{DaemonError, LEVEL, StoreError, Told};
+use super::trust::Trust;
+use super::{DaemonError, StoreError, Told};
 use crate::round::Effect;
 
 /// What a participant acts with.
 pub(super) struct Hands {
     pub(super) link: Link,
     pub(super) store: StateDir,
+    pub(super) trust: Trust,
+    pub(super) renewing: Option<Renewing>,
     pub(super) trainer: Trainer,
-    pub(super) topics: Topics,
+    pub(super) fetching: Fetching,
     pub(super) stopping: watch::Receiver<bool>,
-    pub(super) tell: Arc<dyn Fn(Told) + Send + Sync>,
+    pub(super) tell: Tell,
+    pub(super) service: Arc<Service>,
+    pub(super) life: Life,
 }
 
 impl Hands {
@@ -36,15 +46,19 @@ impl Hands {
         for effect in effects {
             match effect {
                 Effect::Publish { topic, message, retain } => {
-                    let topic = self.topics.name(&topic);
-                    self.publish(Publication { topic, payload: message.encode(LEVEL)?.into(), retain }).await?;
+                    let publication = self.trust.seal(&topic, *message, retain)?;
+                    self.publish(publication).await?;
                 }
                 Effect::Subscribe(filter) => self.link.subscribe(filter).await?,
                 Effect::Unsubscribe(filter) => self.link.unsubscribe(filter).await?,
                 Effect::Prepare(plan) => self.trainer.order(Order::Prepare(plan))?,
+                Effect::Look(plan) => self.trainer.order(Order::Look(plan))?,
                 Effect::Train(job) => self.trainer.order(Order::Train(job))?,
+                Effect::Fetch(bundle) => self.fetching.order(bundle),
+                Effect::Adopt(adoption) => self.trainer.order(Order::Adopt(adoption))?,
                 Effect::Stop(job) => self.trainer.stop(job),
                 Effect::Save { run, slot, bytes } => self.on_disk(move |store| store.save(&run, slot, &bytes)).await?,
+                Effect::Remember(bytes) => self.on_disk(move |store| store.remember(&bytes)).await?,
                 Effect::Forget(run) => {
                     self.trainer.order(Order::Forget(run.clone()))?;
                     self.on_disk(move |store| store.forget(&run)).await?;
@@ -71,8 +85,15 @@ impl Hands {
     /// Queues a publication; waits for room, but not when the device is to stop.
     async fn publish(&mut self, publication: Publication) -> Result<(), DaemonError> {
         let link = self.link.clone();
-        tokio::select! {
-            queued = link.publish(publication) => match queued {
+        // Waiting for a broker that is away is no work.
+        self.life.events_busy(false);
+        let queued = tokio::select! {
+            queued = link.publish(publication) => Some(queued),
+            () = self.stopped() => None,
+        };
+        self.life.events_busy(true);
+        match queued {
+            Some(queued) => match queued {
                 Ok(()) => Ok(()),
                 // What is too large for the link is too large for the broker: the host will wait in vain, and say so.
                 Err(LinkError::TooLarge { topic, bytes, limit }) => {
@@ -82,13 +103,13 @@ impl Hands {
                 }
                 Err(error) => Err(error.into()),
             },
-            () = self.stopped() => Ok(()),
+            None => Ok(()),
         }
     }
 
     /// The last word, which the link sends before it takes leave.
-    pub(super) async fn publish_last(&mut self, topic: String, message: Message) -> Result<(), DaemonError> {
-        let publication = Publication { topic, payload: message.encode(LEVEL)?.into(), retain: true };
+    pub(super) async fn publish_last(&mut self, topic: &Topic, message: Message) -> Result<(), DaemonError> {
+        let publication = self.trust.seal(topic, message, true)?;
         // With a full queue and no broker there is nobody to tell.
         let patience = std::time::Duration::from_secs(1);
         match tokio::time::timeout(patience, self.link.publish(publication)).await {

@@ -1,18 +1,20 @@
 //! `edge.toml`: what the owner of a device writes, checked field by field.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use fedtt_link::TlsFiles;
 use fedtt_runtime::EngineConfig;
-use fedtt_wire::{DeviceName, FleetName};
+use fedtt_wire::{DeviceName, FleetName, PublicKey};
 use serde::Deserialize;
 use toml::{Table, Value};
 
+use super::place::Place;
 use super::{DaemonError, Data, Settings};
+use crate::board::{Board, Limits};
 use crate::data::{Columns, Format, ReadOptions};
+use crate::fetch::{FetchSettings, is_address};
 use crate::round::{LocalPolicy, QuietHours};
-use crate::source::{FieldSplit, Source, field_reports};
+use crate::source::Available;
 use crate::task::TaskKind;
 
 /// A setting cannot be used.
@@ -54,8 +56,13 @@ pub enum ConfigError {
 pub struct EdgeConfig {
     /// The broker's address, `mqtt[s]://[user[:password]@]host[:port]`.
     pub broker: String,
-    /// Files for TLS.
-    pub tls: TlsSettings,
+    /// Files for TLS; without any, those of the device's enrolment.
+    pub tls: TlsFiles,
+    /// Seed file to enrol with at the first start, if it is there; else `enroll.toml` beside this file or in `/etc/fedtt`. It
+    /// is removed once used.
+    pub enroll: Option<PathBuf>,
+    /// Whom the device listens to.
+    pub security: SecuritySettings,
     /// The fleet the device belongs to.
     pub fleet: String,
     /// The device's name, unique in its fleet; the machine's name if absent.
@@ -70,20 +77,20 @@ pub struct EdgeConfig {
     pub data: DataFiles,
     /// What its owner allows.
     pub policy: PolicySettings,
+    /// What its owner allows training to take of the board.
+    pub limits: Limits,
     /// What runs its graphs.
     pub engine: EngineSettings,
+    /// Where it gets bundles it lacks.
+    pub fetch: FetchSettings,
 }
 
-/// Files for TLS, all PEM.
+/// Whom a device listens to.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct TlsSettings {
-    /// Authorities the broker's certificate may be signed by; the system's if absent.
-    pub ca: Option<PathBuf>,
-    /// The device's certificate.
-    pub cert: Option<PathBuf>,
-    /// Its key.
-    pub key: Option<PathBuf>,
+pub struct SecuritySettings {
+    /// What the host signs with; learnt by enrolling, or else of the first host that says that it is the fleet's.
+    pub host_key: Option<PublicKey>,
 }
 
 /// Files of examples, and how they are read.
@@ -136,7 +143,9 @@ impl Default for EdgeConfig {
     fn default() -> Self {
         EdgeConfig {
             broker: "mqtt://127.0.0.1:1883".into(),
-            tls: TlsSettings::default(),
+            tls: TlsFiles::default(),
+            enroll: None,
+            security: SecuritySettings::default(),
             fleet: "fedtt".into(),
             name: None,
             labels: Vec::new(),
@@ -144,7 +153,9 @@ impl Default for EdgeConfig {
             bundles: Vec::new(),
             data: DataFiles::default(),
             policy: PolicySettings::default(),
+            limits: Limits::default(),
             engine: EngineSettings::default(),
+            fetch: FetchSettings::default(),
         }
     }
 }
@@ -162,10 +173,11 @@ impl Default for EngineSettings {
 }
 
 /// Settings that are paths: in a file they are relative to its folder.
-const PATHS: [&[&str]; 7] = [
+const PATHS: [&[&str]; 8] = [
     &["state"],
     &["bundles"],
     &["data", "files"],
+    &["enroll"],
     &["tls", "ca"],
     &["tls", "cert"],
     &["tls", "key"],
@@ -198,38 +210,39 @@ impl EdgeConfig {
         Value::Table(table).try_into().map_err(content)
     }
 
-    /// The settings, checked, with the backbones opened.
+    /// The settings, checked, with the backbones found.
     ///
     /// # Errors
-    /// When a setting is out of range, or a backbone cannot be opened.
+    /// When a setting is out of range, or a backbone is not there.
     pub fn settings(self) -> Result<Settings, DaemonError> {
         let field = |field: &'static str| move |message: String| ConfigError::Field { field, message };
-        let name = match &self.name {
-            Some(name) => name.clone(),
-            None => machine().ok_or_else(|| field("name")("the machine's name is unknown; give one".into()))?,
-        };
+        let Place { broker, tls, fleet, name, labels } = Place::of(&self)?;
         if self.policy.max_seconds == Some(0) {
             return Err(field("policy.max_seconds")("must be at least 1".into()).into());
         }
         if self.policy.min_examples == 0 {
             return Err(field("policy.min_examples")("must be at least 1".into()).into());
         }
+        if let Some(address) = self.fetch.bundles.as_deref().filter(|address| !is_address(address)) {
+            let message = format!("`{address}` does not begin with http:// or https:// and a host");
+            return Err(field("fetch.bundles")(message).into());
+        }
+        self.limits.check().map_err(|(field, message)| ConfigError::Field { field, message })?;
         if let Some(label) = self.labels.iter().find(|label| label.is_empty() || label.len() > 200) {
             return Err(field("labels")(format!("`{label}` has not 1 to 200 bytes")).into());
         }
-        let TlsSettings { ca, cert, key } = self.tls;
-        let tls = (ca.is_some() || cert.is_some() || key.is_some()).then_some(TlsFiles { ca, cert, key });
         let folders: Vec<Option<&Path>> = match self.bundles.as_slice() {
             [] => vec![None],
             folders => folders.iter().map(|folder| Some(folder.as_path())).collect(),
         };
-        let sources = folders.into_iter().map(|folder| Ok(Arc::new(Source::open(folder)?)));
+        let sources = folders.into_iter().map(|folder| Ok(Available::find(folder)?));
         Ok(Settings {
-            broker: self.broker.parse().map_err(|e: fedtt_link::LinkError| field("broker")(e.to_string()))?,
+            broker: broker.parse().map_err(|e: fedtt_link::LinkError| field("broker")(e.to_string()))?,
             tls,
-            fleet: FleetName::new(self.fleet).map_err(|e| field("fleet")(e.to_string()))?,
+            host_key: self.security.host_key,
+            fleet: FleetName::new(fleet).map_err(|e| field("fleet")(e.to_string()))?,
             name: DeviceName::new(name).map_err(|e| field("name")(e.to_string()))?,
-            labels: self.labels,
+            labels,
             state: self.state,
             sources: sources.collect::<Result<_, DaemonError>>()?,
             data: self.data.open(),
@@ -237,7 +250,12 @@ impl EdgeConfig {
                 min_examples: self.policy.min_examples,
                 max_seconds: self.policy.max_seconds,
                 quiet: self.policy.quiet,
+                limited: true,
+                fetch: self.fetch.bundles.is_some(),
             },
+            fetch: self.fetch,
+            board: Some(Board::default()),
+            limits: self.limits,
             engine: EngineConfig {
                 choice: self.engine.engine.parse().map_err(|e| field("engine.engine")(format!("{e}")))?,
                 library: self.engine.library,
@@ -251,7 +269,7 @@ impl EdgeConfig {
 impl DataFiles {
     fn open(self) -> Data {
         if self.files.is_empty() {
-            return Data::Given(Arc::new(field_reports(FieldSplit::Train)));
+            return Data::Embedded;
         }
         let options = ReadOptions {
             format: self.format,
@@ -265,7 +283,7 @@ impl DataFiles {
     }
 }
 
-fn machine() -> Option<String> {
+pub(super) fn machine() -> Option<String> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").or_else(|_| std::env::var("HOSTNAME")).ok()?;
     Some(name.trim().to_string()).filter(|name| !name.is_empty())
 }

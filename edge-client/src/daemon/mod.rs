@@ -3,35 +3,56 @@
 //! [`run`] wires them: what the broker and the trainer say goes into the participant one by one, and its effects are carried
 //! out in their order. Training never runs where the connection is served.
 
+mod adopting;
 mod carry;
 mod config;
+mod fetching;
+mod guard;
+mod life;
+mod place;
+mod renewing;
+mod service;
 mod store;
+mod telling;
 #[cfg(test)]
 mod tests;
 mod trainer;
+mod trust;
 mod worker;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use fedtt_link::{BrokerUrl, Delivery, Inbox, Link, LinkConfig, LinkError, Publication, Retry, TlsFiles};
-use fedtt_runtime::{EngineConfig, SelectError, select};
+use fedtt_link::{BrokerUrl, Delivery, Inbox, Link, LinkConfig, LinkError, Retry, TlsFiles};
+use fedtt_runtime::{EngineConfig, SelectError};
 use fedtt_wire::message::Presence;
 use fedtt_wire::names::NameError;
-use fedtt_wire::{DeviceName, FleetName, WireError};
+use fedtt_wire::{DeviceName, FleetName, PublicKey, Topics, WireError};
 use tokio::sync::{mpsc, watch};
 
+use crate::board::Board;
 use crate::data::{DataError, Dataset, ReadOptions};
+use crate::fetch::{FetchSettings, Shelf};
+use crate::identity::{EnrollError, IdentityError};
 use crate::round::{Event, Identity, LocalPolicy, Notice, Pace, Participant, receive};
-use crate::source::{Source, SourceError};
+use crate::source::{Available, FieldSplit, SourceError, field_reports};
 
-pub use config::{ConfigError, DataFiles, EdgeConfig, EngineSettings, PolicySettings};
+pub use crate::board::Limits;
+pub use config::{ConfigError, DataFiles, EdgeConfig, EngineSettings, PolicySettings, SecuritySettings};
+pub use place::{enroll_first, enrolling_name, read_seed, seed_file};
 pub use store::{StateDir, StoreError};
 pub use worker::Worker;
 
 use carry::Hands;
+use fetching::Fetching;
+use guard::Guard;
+use life::Life;
+use renewing::Renewing;
+use service::Service;
+use telling::telling;
 use trainer::Trainer;
+use trust::{Opened, Trust};
 use worker::Training;
 
 /// Longest time without looking at the clock.
@@ -46,6 +67,8 @@ const LEVEL: i32 = 3;
 /// What a device trains on.
 #[derive(Clone, Debug)]
 pub enum Data {
+    /// The embedded field reports.
+    Embedded,
     /// Examples in memory.
     Given(Arc<Dataset>),
     /// Files, read for each plan anew.
@@ -64,6 +87,8 @@ pub struct Settings {
     pub broker: BrokerUrl,
     /// Files for TLS.
     pub tls: Option<TlsFiles>,
+    /// Whom the device listens to; without, and if it never met one, the first host that says that it is the fleet's.
+    pub host_key: Option<PublicKey>,
     /// The fleet.
     pub fleet: FleetName,
     /// The device.
@@ -73,13 +98,19 @@ pub struct Settings {
     /// Where it keeps what must outlive it.
     pub state: PathBuf,
     /// Its backbones.
-    pub sources: Vec<Arc<Source>>,
+    pub sources: Vec<Available>,
     /// What it trains on.
     pub data: Data,
     /// What its owner allows.
     pub policy: LocalPolicy,
+    /// The board it runs on, where that is looked at.
+    pub board: Option<Board>,
+    /// What its owner allows training to take of the board.
+    pub limits: Limits,
     /// What runs its graphs.
     pub engine: EngineConfig,
+    /// Where it gets bundles it lacks.
+    pub fetch: FetchSettings,
 }
 
 /// Why a device stopped, or did not start.
@@ -103,6 +134,12 @@ pub enum DaemonError {
     /// What must outlive the process cannot be written or read.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Who the device is, or its host, cannot be read or written.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The device cannot enrol.
+    #[error(transparent)]
+    Enroll(#[from] EnrollError),
     /// The link cannot be set up.
     #[error(transparent)]
     Link(#[from] LinkError),
@@ -126,6 +163,20 @@ pub enum Told {
         /// When it is tried again.
         retry_in: Duration,
     },
+    /// The host was not known until now; it is from now on.
+    HostFound {
+        /// What it signs with.
+        key: PublicKey,
+    },
+    /// What was received is not signed by the host, and was dropped.
+    Forged {
+        /// Where.
+        topic: String,
+        /// Why.
+        reason: String,
+        /// How many there were.
+        count: u64,
+    },
     /// What was received is no message.
     Unreadable {
         /// Where.
@@ -135,6 +186,35 @@ pub enum Told {
     },
     /// Training cannot be made to yield to the rest of the device.
     Priority(String),
+    /// The host is asked to take the device in.
+    Enrolling {
+        /// The name it is to have.
+        name: DeviceName,
+    },
+    /// It has: the device has a certificate.
+    Enrolled {
+        /// Its name.
+        name: DeviceName,
+        /// The certificate's end, in Unix seconds.
+        expires: u64,
+    },
+    /// The host does not take the device in, or somebody says so in its place; it is asked again.
+    NotEnrolled {
+        /// Why.
+        reason: String,
+    },
+    /// The device has a new certificate.
+    Renewed {
+        /// Its end, in Unix seconds.
+        expires: u64,
+    },
+    /// It has none; it is asked for again.
+    NotRenewed {
+        /// Why.
+        reason: String,
+        /// The end of the one it has, in Unix seconds.
+        expires: u64,
+    },
 }
 
 /// Takes part in a fleet's runs until `shutdown` is ready. `tell` is called, from any thread, with what happens.
@@ -146,16 +226,21 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send + 'static,
     tell: impl Fn(Told) + Send + Sync + 'static,
 ) -> Result<(), DaemonError> {
-    let engine = select(&settings.engine)?;
     let presence = Presence {
         online: true,
         version: env!("CARGO_PKG_VERSION").to_string(),
         labels: settings.labels.clone(),
-        engine: engine.name(),
-        bundles: settings.sources.iter().map(|source| source.hash.clone()).collect(),
+        engine: fedtt_runtime::expected(&settings.engine)?,
+        bundles: settings
+            .sources
+            .iter()
+            .map(|source| source.hash.clone())
+            .chain(Shelf::of(&settings.state).whole())
+            .collect(),
         examples: settings.data.count()?,
+        ..Presence::default()
     };
-    let worker = Box::new(Training::new(&settings, engine));
+    let worker = Box::new(Training::new(&settings));
     let retry = LinkConfig::new(settings.broker.clone(), "").retry;
     work(settings, Labour { presence, worker, pace: Pace::default(), retry }, shutdown, tell).await
 }
@@ -182,27 +267,37 @@ pub async fn work(
     shutdown: impl Future<Output = ()> + Send + 'static,
     tell: impl Fn(Told) + Send + Sync + 'static,
 ) -> Result<(), DaemonError> {
-    let tell: Arc<dyn Fn(Told) + Send + Sync> = Arc::new(tell);
+    let service = Arc::new(Service::default());
+    let tell = telling(tell, service.clone());
+    let life = Life::new();
+    let watch = tokio::spawn(Service::watch(life.clone()));
     let Labour { presence, worker, pace, retry } = labour;
-    let (store, files) = StateDir::open(&settings.state)?;
+    let (store, found) = StateDir::open(&settings.state)?;
+    let own = crate::identity::Identity::open(&settings.state)?;
+    let trust = Trust::new(own.clone(), Topics::new(&settings.fleet), settings.host_key)?;
     let identity = Identity { device: settings.name.clone(), fleet: settings.fleet.clone(), presence };
     let seed = now() ^ u64::from(std::process::id());
-    let (participant, effects) = Participant::new(identity, settings.policy.clone(), seed, files);
+    let (participant, effects) = Participant::new(identity, settings.policy.clone(), seed, found);
     let participant = participant.paced(pace);
-    let (link, inbox) = connect(&settings, &participant, retry).await?;
+    let (link, inbox) = connect(&settings, &participant, &trust, retry).await?;
     for filter in participant.filters() {
         link.subscribe(filter).await?;
     }
+    let renewing = Renewing::start(&own, settings.tls.as_ref(), &link, &tell).await?;
     let (events_in, events) = mpsc::unbounded_channel();
-    let trainer = Trainer::start(worker, link.clone(), events_in, tell.clone())?;
+    let ca = settings.tls.as_ref().and_then(|tls| tls.ca.clone());
+    let fetching = Fetching::start(settings.fetch.clone(), ca, &settings.state, events_in.clone(), tell.clone())?;
+    let guard = settings.board.clone().map(|board| Guard::new(board, settings.limits.clone()));
+    let trainer = Trainer::start(worker, link.clone(), events_in, tell.clone(), guard, life.clone())?;
     let stopping = stopping(shutdown);
-    let topics = participant.topics().clone();
-    let mut hands = Hands { link, store, trainer, topics, stopping, tell };
+    let mut hands = Hands { link, store, trust, renewing, trainer, fetching, stopping, tell, service, life };
     hands.carry_out(effects).await?;
     let outcome = serve(participant, inbox, events, &mut hands).await;
+    hands.service.stopping();
     let Hands { link, trainer, .. } = hands;
     link.shutdown().await;
     trainer.end().await;
+    watch.abort();
     outcome
 }
 
@@ -211,10 +306,14 @@ pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
-async fn connect(settings: &Settings, participant: &Participant, retry: Retry) -> Result<(Link, Inbox), DaemonError> {
+async fn connect(
+    settings: &Settings,
+    participant: &Participant,
+    trust: &Trust,
+    retry: Retry,
+) -> Result<(Link, Inbox), DaemonError> {
     let (topic, farewell) = participant.farewell();
-    let will =
-        Publication { topic: participant.topics().name(&topic), payload: farewell.encode(LEVEL)?.into(), retain: true };
+    let will = trust.will(&topic, farewell)?;
     let config = LinkConfig {
         tls: settings.tls.clone(),
         will: Some(will),
@@ -244,11 +343,12 @@ async fn serve(
     hands: &mut Hands,
 ) -> Result<(), DaemonError> {
     loop {
+        hands.life.events_busy(false);
         let wait = participant.due().map_or(TICK, |due| Duration::from_millis(due.saturating_sub(now())).min(TICK));
         let event = tokio::select! {
             () = hands.stopped() => break,
             delivery = inbox.recv() => match delivery {
-                Some(delivery) => hands.event(&participant, delivery),
+                Some(delivery) => hands.event(&participant, delivery).await?,
                 None => break,
             },
             event = events.recv() => match event {
@@ -257,32 +357,54 @@ async fn serve(
             },
             () = tokio::time::sleep(wait) => Some(Event::Tick),
         };
+        hands.life.events_busy(true);
         if let Some(event) = event {
+            let is_up = matches!(event, Event::Connected | Event::Disconnected);
             let effects = participant.handle(event, now());
             hands.carry_out(effects).await?;
+            if is_up {
+                hands.service.up();
+            }
         }
     }
-    let (topic, message) = participant.farewell();
-    hands.publish_last(participant.topics().name(&topic), message).await
+    let (topic, farewell) = participant.farewell();
+    hands.publish_last(&topic, farewell.into()).await
 }
 
 impl Hands {
     /// A delivery as an event of the participant's.
-    fn event(&self, participant: &Participant, delivery: Delivery) -> Option<Event> {
-        match delivery {
-            Delivery::Connected { .. } => Some(Event::Connected),
+    async fn event(&mut self, participant: &Participant, delivery: Delivery) -> Result<Option<Event>, DaemonError> {
+        let (topic, payload) = match delivery {
+            Delivery::Connected { .. } => return Ok(Some(Event::Connected)),
             Delivery::Disconnected { reason, retry_in } => {
                 (self.tell)(Told::Disconnected { reason, retry_in });
-                Some(Event::Disconnected)
+                return Ok(Some(Event::Disconnected));
             }
-            Delivery::Message { topic, payload, .. } => match receive(participant.topics(), &topic, &payload) {
-                Ok(event) => event,
-                Err(error) => {
-                    (self.tell)(Told::Unreadable { topic, reason: error.to_string() });
-                    None
-                }
-            },
+            Delivery::Message { topic, payload, .. } => (topic, payload),
+        };
+        if self.renewing.as_ref().is_some_and(|renewing| renewing.take(&topic, &payload)) {
+            return Ok(None);
         }
+        let frame = match self.trust.open(&topic, &payload)? {
+            Opened::Frame(frame) => frame,
+            Opened::Nothing => return Ok(None),
+            Opened::Forged { reason, count } => {
+                (self.tell)(Told::Forged { topic, reason, count });
+                return Ok(None);
+            }
+            Opened::HostFound(key) => {
+                (self.tell)(Told::HostFound { key });
+                // To a new subscription the broker says again what it keeps.
+                for filter in participant.filters() {
+                    self.link.subscribe(filter).await?;
+                }
+                return Ok(None);
+            }
+        };
+        Ok(receive(participant.topics(), &topic, frame).unwrap_or_else(|error| {
+            (self.tell)(Told::Unreadable { topic, reason: error.to_string() });
+            None
+        }))
     }
 }
 
@@ -290,6 +412,7 @@ impl Data {
     /// How many examples there are, whatever they are used for.
     fn count(&self) -> Result<u64, DataError> {
         match self {
+            Data::Embedded => Ok(field_reports(FieldSplit::Train).examples.len() as u64),
             Data::Given(data) => Ok(data.examples.len() as u64),
             Data::Files { paths, options } => {
                 let options = ReadOptions { labelled: false, ..options.clone() };

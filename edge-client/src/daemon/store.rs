@@ -8,13 +8,13 @@ use std::sync::Arc;
 use fedtt_wire::RunId;
 
 use crate::files::{UNFINISHED, sync_folder, write_atomically};
-use crate::round::Slot;
+use crate::round::{Found, Slot};
 
 /// What the files of a run are called.
 const SLOTS: [(Slot, &str); 2] = [(Slot::State, "state.ft"), (Slot::Work, "work.ft")];
 
-/// The files a participant begins with.
-pub(super) type Files = Vec<(RunId, Slot, Vec<u8>)>;
+/// How far runs were followed.
+const LEDGER: &str = "ledger.ft";
 
 /// Why what must outlive the process is not written or read.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +41,7 @@ pub enum StoreError {
 #[derive(Clone, Debug)]
 pub struct StateDir {
     runs: PathBuf,
+    ledger: PathBuf,
     /// Held as long as any clone lives.
     _lock: Arc<File>,
 }
@@ -50,11 +51,11 @@ fn refused<'a>(verb: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> 
 }
 
 impl StateDir {
-    /// Opens the folder, creating it if need be, and reads what is in it.
+    /// Opens the folder, creating it if need be, and reads what is in it for a participant.
     ///
     /// # Errors
     /// When it cannot be created or read, or another process has it.
-    pub fn open(folder: &Path) -> Result<(Self, Files), StoreError> {
+    pub fn open(folder: &Path) -> Result<(Self, Found), StoreError> {
         let runs = folder.join("runs");
         fs::create_dir_all(&runs).map_err(refused("create", &runs))?;
         let path = folder.join("lock");
@@ -64,12 +65,13 @@ impl StateDir {
             Err(TryLockError::WouldBlock) => return Err(StoreError::InUse(folder.to_path_buf())),
             Err(TryLockError::Error(source)) => return Err(refused("lock", &path)(source)),
         }
-        let store = StateDir { runs, _lock: Arc::new(lock) };
-        let files = store.read()?;
-        Ok((store, files))
+        let store = StateDir { runs, ledger: folder.join(LEDGER), _lock: Arc::new(lock) };
+        remove_unfinished(folder)?;
+        let found = Found { files: store.read()?, ledger: read(&store.ledger)? };
+        Ok((store, found))
     }
 
-    fn read(&self) -> Result<Files, StoreError> {
+    fn read(&self) -> Result<Vec<(RunId, Slot, Vec<u8>)>, StoreError> {
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.runs).map_err(refused("read", &self.runs))? {
             let entry = entry.map_err(refused("read", &self.runs))?;
@@ -77,12 +79,7 @@ impl StateDir {
             let Some(run) = entry.file_name().to_str().and_then(|name| RunId::new(name).ok()) else { continue };
             remove_unfinished(&entry.path())?;
             for (slot, name) in SLOTS {
-                let path = entry.path().join(name);
-                match fs::read(&path) {
-                    Ok(bytes) => files.push((run.clone(), slot, bytes)),
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    Err(error) => return Err(refused("read", &path)(error)),
-                }
+                files.extend(read(&entry.path().join(name))?.map(|bytes| (run.clone(), slot, bytes)));
             }
         }
         Ok(files)
@@ -107,6 +104,14 @@ impl StateDir {
         write_atomically(&path, bytes).map_err(refused("write", &path))
     }
 
+    /// Writes how far runs were followed; whole or not at all, as all else.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn remember(&self, bytes: &[u8]) -> Result<(), StoreError> {
+        write_atomically(&self.ledger, bytes).map_err(refused("write", &self.ledger))
+    }
+
     /// Removes all files of a run.
     ///
     /// # Errors
@@ -127,6 +132,15 @@ impl StateDir {
     pub fn set_aside(&self, run: &RunId, slot: Slot) -> Result<(), StoreError> {
         let path = self.path(run, slot);
         fs::rename(&path, path.with_extension("damaged")).map_err(refused("rename", &path))
+    }
+}
+
+/// A file, if there is one.
+fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(refused("read", path)(error)),
     }
 }
 

@@ -42,6 +42,10 @@ pub struct LocalResult {
     pub examples: u64,
     /// Steps done.
     pub steps: u32,
+    /// Tokens in their examples, without padding.
+    pub tokens: u64,
+    /// Joules all took, where the board can tell.
+    pub joules: Option<f64>,
     /// Their mean loss.
     pub loss: f64,
     /// Seconds all took.
@@ -53,10 +57,11 @@ pub struct LocalResult {
 }
 
 impl LocalResult {
-    /// What `device` says of it, for a round of `run` that began with `state`; it has sent and received so many bytes.
+    /// What `device` says of it, for a round that began with `state` of a run that `began` then; it has sent and received so
+    /// many bytes.
     pub fn update(
         &self,
-        run: &RunId,
+        (run, began): (&RunId, u64),
         round: u32,
         state: Digest,
         device: &DeviceName,
@@ -64,14 +69,16 @@ impl LocalResult {
     ) -> Update {
         Update {
             run: run.clone(),
+            began,
             round,
             state,
             device: device.clone(),
             examples: self.examples,
             steps: self.steps,
+            tokens: self.tokens,
             loss: self.loss,
             seconds: self.seconds,
-            joules: None,
+            joules: self.joules,
             measured: self.measured.clone(),
             sent,
             received,
@@ -94,6 +101,7 @@ pub struct Stepped {
 /// Where local steps led.
 struct Steps {
     count: u32,
+    tokens: u64,
     loss: f64,
     moments: Option<fedtt_tt::AdamWState>,
 }
@@ -124,6 +132,8 @@ impl PlanModel {
             tensors: Vec::new(),
             examples: 0,
             steps: 0,
+            tokens: 0,
+            joules: None,
             loss: 0.0,
             seconds: 0.0,
             measured,
@@ -139,6 +149,7 @@ impl PlanModel {
             result.tensors = tensors;
             result.memory = LocalMemory { residual, moments: steps.moments };
             (result.examples, result.steps, result.loss) = (data.train.rows.len() as u64, steps.count, steps.loss);
+            result.tokens = steps.tokens;
         }
         result.seconds = began.elapsed().as_secs_f64();
         Ok(result)
@@ -172,7 +183,7 @@ impl PlanModel {
         let lengths = data.train.lengths();
         let mut batches = Batches::new(&lengths, plan.local.batch, plan.seed, round.round, round.device);
         let steps = plan.local.steps_of(data.train.rows.len());
-        let mut sum = 0.0;
+        let (mut sum, mut tokens) = (0.0, 0);
         for step in 0..steps {
             if stop() {
                 return Err(LocalError::Stopped);
@@ -189,10 +200,11 @@ impl PlanModel {
             drop(values);
             optimiser.step(&mut self.set.values_mut(), &gradients, &mask)?;
             sum += f64::from(loss);
+            tokens += examples.iter().map(|&example| lengths[example] as u64).sum::<u64>();
             progress(Stepped { step: step + 1, steps, loss });
         }
         let moments = carried.then(|| optimiser.state().clone());
-        Ok(Steps { count: steps, loss: sum / f64::from(steps), moments })
+        Ok(Steps { count: steps, tokens, loss: sum / f64::from(steps), moments })
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use fedtt_tt::TrainMask;
 use fedtt_wire::message::{Goal, RunPlan};
-use fedtt_wire::{Layout, Message, RunId, Topic};
+use fedtt_wire::{Digest, Layout, Message, RunId, Topic};
 use ndarray::ArrayD;
 use serde::{Deserialize, Serialize};
 
@@ -25,7 +25,7 @@ pub enum Event {
         /// What it says.
         message: Box<Message>,
     },
-    /// A retained message was cleared.
+    /// A retained message was cleared, by whomever: nobody signs that.
     Cleared {
         /// Where it stood.
         topic: Topic,
@@ -36,6 +36,20 @@ pub enum Event {
         run: RunId,
         /// Or why the device cannot take part.
         outcome: Result<Prepared, String>,
+    },
+    /// What [`Effect::Look`] asked for.
+    Looked {
+        /// The run.
+        run: RunId,
+        /// Why the board may not train now, if it may not.
+        objection: Option<String>,
+    },
+    /// A job waits for the board, or no longer does.
+    Paused {
+        /// Which job.
+        job: u64,
+        /// What it waits for; nothing any more if absent.
+        reason: Option<String>,
     },
     /// A step of a job was done.
     Progressed {
@@ -53,8 +67,37 @@ pub enum Event {
         /// Bytes the device has sent and received since it started.
         traffic: (u64, u64),
     },
+    /// What [`Effect::Fetch`] asked for.
+    Fetched {
+        /// Which bundle.
+        bundle: String,
+        /// Or why it is not here.
+        outcome: Result<(), String>,
+    },
+    /// What [`Effect::Adopt`] asked for.
+    Adopted {
+        /// The run.
+        run: RunId,
+        /// Rounds that led to the state.
+        round: u32,
+        /// Or why it is not used.
+        outcome: Result<(), String>,
+    },
     /// Time passed.
     Tick,
+}
+
+/// A global state to be used for prediction on this device.
+#[derive(Clone, Debug)]
+pub struct Adoption {
+    /// The run with its plan.
+    pub plan: Arc<RunPlan>,
+    /// Rounds that led to it.
+    pub round: u32,
+    /// Digest of its values.
+    pub digest: Digest,
+    /// Its values, in the order of the layout.
+    pub values: Arc<Vec<ArrayD<f32>>>,
 }
 
 /// A plan's model is loaded, and the device's examples are encoded for it.
@@ -117,6 +160,12 @@ pub enum Effect {
     Unsubscribe(String),
     /// Load a plan's model and encode the device's examples for it; answered with [`Event::Prepared`].
     Prepare(Arc<RunPlan>),
+    /// See whether the board may do a plan's work now; answered with [`Event::Looked`].
+    Look(Arc<RunPlan>),
+    /// Fetch a bundle by its hash; answered with [`Event::Fetched`].
+    Fetch(String),
+    /// Check a global state and use it from then on, once there is nothing else to do; answered with [`Event::Adopted`].
+    Adopt(Adoption),
     /// Do local work; answered with [`Event::Trained`].
     Train(Box<Job>),
     /// Stop a job. Its end is of no interest.
@@ -139,6 +188,8 @@ pub enum Effect {
         /// Which of its files.
         slot: Slot,
     },
+    /// Write how far runs were followed, for [`Found::ledger`](super::Found::ledger). It has to last before what follows is done.
+    Remember(Vec<u8>),
     /// Tell people.
     Tell(Notice),
 }

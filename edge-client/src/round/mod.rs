@@ -11,10 +11,12 @@
 //! their order: what is saved stands before what relies on it, so that after a crash at any point the device goes on to
 //! the same messages.
 
+mod admission;
 mod delivering;
 mod event;
 mod fetching;
 mod kept;
+mod ledger;
 mod notice;
 mod parcels;
 mod participant;
@@ -26,8 +28,8 @@ mod tests;
 mod training;
 mod waiting;
 
-pub use event::{Effect, Event, Job, Prepared, Slot};
+pub use event::{Adoption, Effect, Event, Job, Prepared, Slot};
 pub use notice::{Notice, What};
-pub use participant::{Identity, Participant, receive};
+pub use participant::{Found, Identity, Participant, receive};
 pub use policy::{LocalPolicy, QuietHours};
 pub use retry::Pace;

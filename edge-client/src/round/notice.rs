@@ -34,9 +34,54 @@ pub enum What {
     Over,
     /// A plan's model is being loaded.
     Preparing,
+    /// A bundle is coming in.
+    FetchingBundle {
+        /// Its hash.
+        bundle: String,
+        /// Bytes that are here.
+        have: u64,
+        /// Of so many; 0 as long as that is not known.
+        bytes: u64,
+    },
+    /// A bundle is here.
+    FetchedBundle {
+        /// Its hash.
+        bundle: String,
+    },
+    /// The global adapter is in use on this device.
+    Adopted {
+        /// Rounds that led to it.
+        round: u32,
+    },
+    /// The global adapter is not used on this device; the one before it stays in use.
+    NotAdopted {
+        /// Rounds that led to it.
+        round: u32,
+        /// Why.
+        reason: String,
+    },
     /// The global state is asked for.
     Fetching {
         /// The round it is for.
+        round: u32,
+    },
+    /// Local work waits for the board before it begins.
+    Held {
+        /// The round.
+        round: u32,
+        /// What it waits for.
+        reason: String,
+    },
+    /// Local work waits for the board.
+    Paused {
+        /// The round.
+        round: u32,
+        /// What it waits for.
+        reason: String,
+    },
+    /// Local work goes on.
+    Resumed {
+        /// The round.
         round: u32,
     },
     /// Local work begins.
@@ -103,7 +148,19 @@ impl fmt::Display for Notice {
             What::Announced { name, values } => write!(f, "announced: {name}, {values} values"),
             What::Over => write!(f, "over"),
             What::Preparing => write!(f, "loading the model"),
+            What::FetchingBundle { bundle, bytes: 0, .. } => write!(f, "fetching bundle {bundle}"),
+            What::FetchingBundle { bundle, have, bytes } => {
+                write!(f, "fetching bundle {bundle}: {have} of {bytes} bytes")
+            }
+            What::FetchedBundle { bundle } => write!(f, "bundle {bundle} is here"),
+            What::Adopted { round } => write!(f, "the adapter after {round} rounds is in use"),
+            What::NotAdopted { round, reason } => {
+                write!(f, "the adapter after {round} rounds is not used, the one before it is: {reason}")
+            }
             What::Fetching { round } => write!(f, "round {round}: asking for the global state"),
+            What::Held { round, reason } => write!(f, "round {round}: waiting: {reason}"),
+            What::Paused { round, reason } => write!(f, "round {round}: pausing: {reason}"),
+            What::Resumed { round } => write!(f, "round {round}: going on"),
             What::Training { round, goal: Goal::Measure } => write!(f, "round {round}: measuring"),
             What::Training { round, .. } => write!(f, "round {round}: training"),
             What::Trained { round, steps: 0, bytes, seconds, .. } => {

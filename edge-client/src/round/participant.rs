@@ -8,6 +8,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::kept::{State, Work};
+use super::ledger::Ledger;
 use super::retry::Pace;
 use super::run::Run;
 use super::{Effect, Event, LocalPolicy, Notice, Slot, What};
@@ -40,7 +41,17 @@ pub struct Participant {
     connected: bool,
     /// When it last asked what rounds there are, and when it does again.
     listened: (u64, u64),
+    ledger: Ledger,
     runs: BTreeMap<RunId, Run>,
+}
+
+/// What a device finds of its own when it starts.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// The files of its runs.
+    pub files: Vec<(RunId, Slot, Vec<u8>)>,
+    /// How far runs were followed, also those that are gone.
+    pub ledger: Option<Vec<u8>>,
 }
 
 /// What a run is given to act on the world.
@@ -53,6 +64,7 @@ pub(super) struct Context<'a> {
     pub(super) connected: bool,
     pub(super) rng: &'a mut ChaCha8Rng,
     pub(super) jobs: &'a mut u64,
+    pub(super) ledger: &'a mut Ledger,
     pub(super) effects: &'a mut Vec<Effect>,
 }
 
@@ -65,6 +77,14 @@ impl Context<'_> {
 
     pub(super) fn tell(&mut self, run: &RunId, what: What) {
         self.effects.push(Effect::Tell(Notice { run: Some(run.clone()), what }));
+    }
+
+    /// Keeps the ledger for good.
+    pub(super) fn keep_ledger(&mut self, run: &RunId) {
+        match self.ledger.encode() {
+            Ok(bytes) => self.effects.push(Effect::Remember(bytes)),
+            Err(error) => self.ignore(run, format!("the ledger cannot be kept: {error}")),
+        }
     }
 
     pub(super) fn ignore(&mut self, run: &RunId, reason: impl Into<String>) {
@@ -86,16 +106,17 @@ pub fn receive(topics: &Topics, topic: &str, payload: &[u8]) -> Result<Option<Ev
 }
 
 impl Participant {
-    /// A device with the files its process left behind. `seed` is for the spread of repetitions alone.
-    pub fn new(
-        identity: Identity,
-        policy: LocalPolicy,
-        seed: u64,
-        files: Vec<(RunId, Slot, Vec<u8>)>,
-    ) -> (Self, Vec<Effect>) {
+    /// A device with what its process left behind. `seed` is for the spread of repetitions alone.
+    pub fn new(identity: Identity, policy: LocalPolicy, seed: u64, found: Found) -> (Self, Vec<Effect>) {
         let mut effects = Vec::new();
         let mut kept: BTreeMap<RunId, (Option<State>, Work)> = BTreeMap::new();
-        for (run, slot, bytes) in files {
+        let ledger = found.ledger.map_or_else(|| Ok(Ledger::default()), |bytes| Ledger::decode(&bytes));
+        let ledger = ledger.unwrap_or_else(|error| {
+            let reason = format!("the ledger of runs: {error}");
+            effects.push(Effect::Tell(Notice { run: None, what: What::SetAside { reason } }));
+            Ledger::default()
+        });
+        for (run, slot, bytes) in found.files {
             let entry = kept.entry(run.clone()).or_default();
             let read = match slot {
                 Slot::State => State::decode(&bytes).map(|state| entry.0 = Some(state)),
@@ -117,6 +138,7 @@ impl Participant {
             jobs: 0,
             connected: false,
             listened: (0, 0),
+            ledger,
             runs: kept.into_iter().map(restore).collect(),
         };
         (participant, effects)
@@ -133,9 +155,9 @@ impl Participant {
     }
 
     /// What the broker publishes when the device vanishes, and the device itself when it leaves.
-    pub fn farewell(&self) -> (Topic, Message) {
+    pub fn farewell(&self) -> (Topic, Presence) {
         let presence = Presence { online: false, ..self.identity.presence.clone() };
-        (Topic::Presence(self.identity.device.clone()), presence.into())
+        (Topic::Presence(self.identity.device.clone()), presence)
     }
 
     /// The fleet's topics.
@@ -167,6 +189,12 @@ impl Participant {
                 self.announce(now, &mut effects);
             }
             Event::Disconnected => self.connected = false,
+            Event::Fetched { bundle, outcome: Ok(()) } if !self.identity.presence.bundles.contains(bundle) => {
+                self.identity.presence.bundles.push(bundle.clone());
+                if self.connected {
+                    self.announce(now, &mut effects);
+                }
+            }
             // Before its time also when the clock was set back.
             Event::Tick if self.connected && !(self.listened.0..self.listened.1).contains(&now) => {
                 self.announce(now, &mut effects);
@@ -184,6 +212,7 @@ impl Participant {
             connected: self.connected,
             rng: &mut self.rng,
             jobs: &mut self.jobs,
+            ledger: &mut self.ledger,
             effects: &mut effects,
         };
         let runs = &mut self.runs;
@@ -196,19 +225,36 @@ impl Participant {
             }
             Event::Message { topic, message } => received(runs, &topic, *message, &mut cx),
             Event::Cleared { topic: Topic::Plan(run) } => {
-                if let Some(mut run) = runs.remove(&run) {
-                    run.over(&mut cx);
-                }
-            }
-            Event::Cleared { topic: Topic::Round(run) } => {
                 if let Some(run) = runs.get_mut(&run) {
-                    run.rest(&mut cx);
+                    run.unannounced(&cx);
                 }
             }
             Event::Cleared { .. } => {}
             Event::Prepared { run, outcome } => {
                 if let Some(run) = runs.get_mut(&run) {
                     run.prepared(outcome, &mut cx);
+                }
+            }
+            Event::Looked { run, objection } => {
+                if let Some(run) = runs.get_mut(&run) {
+                    run.looked(objection, &mut cx);
+                }
+            }
+            Event::Paused { job, reason } => {
+                if let Some(run) = runs.values_mut().find(|run| run.has(job)) {
+                    run.paused(reason, &mut cx);
+                }
+            }
+            Event::Fetched { bundle, outcome } => {
+                if outcome.is_ok() {
+                    let what = What::FetchedBundle { bundle: bundle.clone() };
+                    cx.effects.push(Effect::Tell(Notice { run: None, what }));
+                }
+                runs.values_mut().for_each(|run| run.fetched(&bundle, &outcome, &mut cx));
+            }
+            Event::Adopted { run, round, outcome } => {
+                if let Some(run) = runs.get_mut(&run) {
+                    run.adopted(round, outcome, &mut cx);
                 }
             }
             Event::Progressed { job, stepped } => {
@@ -228,6 +274,17 @@ impl Participant {
 fn received(runs: &mut BTreeMap<RunId, Run>, topic: &Topic, message: Message, cx: &mut Context<'_>) {
     let own = match (topic, &message) {
         (Topic::Plan(run), Message::RunPlan(plan)) if plan.run == *run => Some(run),
+        (Topic::Plan(run), Message::End(end)) if end.run == *run => {
+            if runs.get(run).is_none_or(|run| run.began().is_none_or(|began| began == end.began)) {
+                if let Some(mut run) = runs.remove(run) {
+                    run.over(cx);
+                }
+            }
+            if cx.ledger.ended(run, end.began) {
+                cx.keep_ledger(run);
+            }
+            return;
+        }
         (Topic::Round(run), Message::Manifest(manifest)) if manifest.run == *run => Some(run),
         (Topic::Change(run, i) | Topic::State(run, i), Message::Chunk(chunk))
             if chunk.run == *run && chunk.index == *i =>
@@ -246,6 +303,14 @@ fn received(runs: &mut BTreeMap<RunId, Run>, topic: &Topic, message: Message, cx
         let reason = format!("a {} at {}", message.what(), cx.topics.name(topic));
         return cx.effects.push(Effect::Tell(Notice { run: None, what: What::Ignored { reason } }));
     };
+    let began = match &message {
+        Message::RunPlan(plan) => Some(plan.began),
+        Message::Manifest(manifest) => Some(manifest.began),
+        _ => None,
+    };
+    if let Some(reason) = began.and_then(|began| cx.ledger.objection(&id, began)) {
+        return cx.ignore(&id, format!("a {}: {reason}", message.what()));
+    }
     if !runs.contains_key(&id) {
         if matches!(topic, Topic::Down(_)) {
             return;

@@ -14,11 +14,15 @@ pub struct LocalPolicy {
     pub max_seconds: Option<u64>,
     /// When nothing is trained.
     pub quiet: Option<QuietHours>,
+    /// Whether bundles it lacks are fetched.
+    pub fetch: bool,
+    /// Whether the board is looked at before work begins.
+    pub limited: bool,
 }
 
 impl Default for LocalPolicy {
     fn default() -> Self {
-        LocalPolicy { min_examples: 1, max_seconds: None, quiet: None }
+        LocalPolicy { min_examples: 1, max_seconds: None, quiet: None, fetch: false, limited: false }
     }
 }
 

@@ -7,6 +7,7 @@ use fedtt_wire::message::{Chunk, Goal, Manifest, Refusal, RunPlan, Tensors};
 use fedtt_wire::{Digest, Layout, Message, RunId, WireError};
 use ndarray::ArrayD;
 
+use super::admission::Admission;
 use super::delivering::Delivering;
 use super::fetching::Fetching;
 use super::kept::{Settled, State, Task, Work};
@@ -14,7 +15,7 @@ use super::parcels::Parcels;
 use super::participant::Context;
 use super::training::Training;
 use super::waiting::Fit;
-use super::{Effect, LocalPolicy, Slot, What};
+use super::{Adoption, Effect, LocalPolicy, Slot, What};
 
 /// Largest payload put together before the plan says how large it may be.
 const EARLY_LIMIT: usize = 64 * 1024 * 1024;
@@ -27,17 +28,20 @@ pub(super) struct Run {
     pub(super) plan: Option<Arc<RunPlan>>,
     pub(super) fit: Fit,
     pub(super) manifest: Option<Manifest>,
-    /// Whether the manifest came over the present connection.
-    fresh: bool,
     pub(super) state: Option<State>,
     pub(super) work: Work,
     pub(super) change: Parcels,
     /// A change that does not lead where it should.
     pub(super) spoilt: Option<Digest>,
+    /// The state that was last handed on to be used.
+    offered: Option<Digest>,
     /// Round and attempt that were refused.
     pub(super) refused: Option<(u32, u32)>,
+    /// Work that waits for the board.
+    pub(super) admission: Option<Admission>,
     pub(super) phase: Phase,
-    unannounced: Option<u64>,
+    /// Since when nobody has announced it.
+    pub(super) unannounced: Option<u64>,
 }
 
 pub(super) enum Phase {
@@ -68,12 +72,13 @@ impl Run {
             plan: None,
             fit: Fit::Unknown,
             manifest: None,
-            fresh: false,
             state,
             work,
             change: Parcels::default(),
             spoilt: None,
+            offered: None,
             refused: None,
+            admission: None,
             // The chunks may have got through before the process ended: the host says which did not.
             phase: if open { Phase::Delivering(Delivering::resumed()) } else { Phase::Waiting },
             unannounced: None,
@@ -82,12 +87,13 @@ impl Run {
 
     /// When time alone brings something next.
     pub(super) fn due(&self, policy: &LocalPolicy, connected: bool) -> Option<u64> {
-        match &self.phase {
+        let phase = match &self.phase {
             Phase::Waiting => None,
             Phase::Fetching(fetching) => connected.then(|| fetching.due()),
             Phase::Training(training) => training.due(policy),
             Phase::Delivering(delivering) => connected.then(|| delivering.due()),
-        }
+        };
+        [phase, self.admission.as_ref().and_then(Admission::due)].into_iter().flatten().min()
     }
 
     pub(super) fn tick(&mut self, cx: &mut Context<'_>) {
@@ -97,13 +103,13 @@ impl Run {
             Phase::Training(_) => self.police(cx),
             Phase::Delivering(_) => self.deliver_again(cx),
         }
+        self.look_again(cx);
     }
 
     pub(super) fn connected(&mut self, cx: &mut Context<'_>) {
-        self.fresh = false;
         self.refused = None;
         self.reconsider(cx);
-        self.unannounced = self.plan.is_none().then_some(cx.now);
+        self.unannounced(cx);
         match &self.phase {
             Phase::Waiting | Phase::Training(_) => {}
             Phase::Fetching(_) => self.ask_soon(cx),
@@ -111,11 +117,22 @@ impl Run {
         }
     }
 
-    /// Whether nobody has announced it for so long that its files can go.
-    pub(super) fn is_forgotten(&self, cx: &mut Context<'_>) -> bool {
-        let since = self.unannounced.filter(|_| self.plan.is_none() && cx.connected);
+    /// When the run began, as far as it is known here.
+    pub(super) fn began(&self) -> Option<u64> {
+        self.plan.as_ref().map(|plan| plan.began)
+    }
+
+    /// From now on it is to be announced, or will be forgotten.
+    pub(super) fn unannounced(&mut self, cx: &Context<'_>) {
+        self.unannounced = Some(cx.now);
+    }
+
+    /// Whether nobody has announced it for so long that its files can go. That it is over only the host can say.
+    pub(super) fn is_forgotten(&mut self, cx: &mut Context<'_>) -> bool {
+        let since = self.unannounced.filter(|_| cx.connected);
         let forgotten = since.is_some_and(|since| cx.now >= since + UNANNOUNCED);
         if forgotten {
+            self.leave(cx);
             cx.effects.push(Effect::Forget(self.id.clone()));
         }
         forgotten
@@ -123,21 +140,22 @@ impl Run {
 
     /// The current round was announced.
     pub(super) fn begins(&mut self, manifest: Manifest, cx: &mut Context<'_>) {
-        // Within a connection messages may overtake each other; over a new one the first is what the broker keeps, and may
-        // well be of an earlier round if the host had to go back.
-        if self.fresh && self.manifest.as_ref().is_some_and(|current| manifest.round < current.round) {
-            return cx.ignore(&self.id, format!("the manifest of round {}, which is over", manifest.round));
+        let last = self.manifest.as_ref().map_or((0, 0), |current| (current.began, current.issued));
+        let least = last.max((manifest.began, cx.ledger.issued(&self.id, manifest.began)));
+        // Messages overtake each other, and may be repeated by whoever has them.
+        if (manifest.began, manifest.issued) < least {
+            return cx
+                .ignore(&self.id, format!("a manifest of round {}, after which there was another", manifest.round));
         }
-        self.fresh = true;
-        self.settle_by(&manifest, cx);
+        if self.began().is_none_or(|began| began == manifest.began) {
+            self.settle_by(&manifest, cx);
+        }
+        let weighs = manifest.cohort.contains(&cx.identity.device) || manifest.goal == Goal::Rest;
+        if weighs && cx.ledger.asked(&self.id, manifest.began, manifest.issued) {
+            cx.keep_ledger(&self.id);
+        }
         self.manifest = Some(manifest);
         self.go_on(cx);
-    }
-
-    /// No round goes on.
-    pub(super) fn rest(&mut self, cx: &mut Context<'_>) {
-        self.manifest = None;
-        self.leave(cx);
     }
 
     /// The run is over.
@@ -150,7 +168,10 @@ impl Run {
     /// What the current manifest asks of this device, if anything.
     pub(super) fn asked(&self, cx: &Context<'_>) -> Option<Asked> {
         let manifest = self.manifest.as_ref()?;
-        if manifest.goal == Goal::Rest || !manifest.cohort.contains(&cx.identity.device) {
+        if manifest.goal == Goal::Rest
+            || Some(manifest.began) != self.began()
+            || !manifest.cohort.contains(&cx.identity.device)
+        {
             return None;
         }
         Some(Asked {
@@ -164,6 +185,7 @@ impl Run {
     /// Does what there is to do as things stand; called whenever anything has changed.
     pub(super) fn go_on(&mut self, cx: &mut Context<'_>) {
         self.follow(cx);
+        self.offer(cx);
         let asked = self.asked(cx);
         let task = asked.as_ref().map(|asked| asked.task);
         match &self.phase {
@@ -172,7 +194,7 @@ impl Run {
             Phase::Fetching(fetching) if Some(fetching.task()) != task => self.leave(cx),
             _ => {}
         }
-        let (Some(asked), Some(plan)) = (asked, self.plan.clone()) else { return };
+        let (Some(asked), Some(plan)) = (asked, self.plan.clone()) else { return self.stop_waiting(cx) };
         match &self.work.last {
             Some(done) if done.task == asked.task => return self.deliver_to(asked.attempt, cx),
             // The host went back, or on without a word: that update is of no use any more.
@@ -184,6 +206,9 @@ impl Run {
         }
         if let Some(reason) = cx.policy.objection(cx.now) {
             return self.refuse(&asked, reason, cx);
+        }
+        if !self.is_unfit() && !self.may_begin(&asked, &plan, cx) {
+            return;
         }
         match self.fits(&plan, cx) {
             None => return,
@@ -202,6 +227,7 @@ impl Run {
         self.leave(cx);
         let round = asked.task.round;
         self.refused = Some((round, asked.attempt));
+        self.admission = None;
         cx.tell(&self.id, What::Refused { round, reason: reason.clone() });
         if cx.connected {
             cx.up(Refusal { run: self.id.clone(), round, reason });
@@ -238,6 +264,9 @@ impl Run {
     /// Applies the change to the current state, if it is there and begins at the state held.
     fn follow(&mut self, cx: &mut Context<'_>) {
         let (Some(plan), Some(manifest)) = (&self.plan, &self.manifest) else { return };
+        if manifest.began != plan.began {
+            return;
+        }
         let Some((before, parcel)) = manifest.change else { return };
         let current = [&self.state, self.fit.initial()].into_iter().flatten();
         let Some(held) = current.into_iter().find(|state| state.digest == before) else { return };
@@ -255,6 +284,32 @@ impl Run {
             Ok(state) if state.digest == wanted => self.keep(state, cx),
             Ok(_) => self.spoil(parcel.digest, "it does not lead to the state announced".into(), cx),
             Err(error) => self.spoil(parcel.digest, error.to_string(), cx),
+        }
+    }
+
+    /// Hands the current state on to be used on this device; not fresh adapters, which know nothing yet.
+    fn offer(&mut self, cx: &mut Context<'_>) {
+        let (Some(plan), Some(manifest), Some(state)) = (&self.plan, &self.manifest, &self.state) else { return };
+        if manifest.round == 0 || state.digest != manifest.state || self.offered == Some(state.digest) {
+            return;
+        }
+        self.offered = Some(state.digest);
+        let (digest, values) = (state.digest, state.values.clone());
+        cx.effects.push(Effect::Adopt(Adoption { plan: plan.clone(), round: manifest.round, digest, values }));
+    }
+
+    /// The state that was handed on is in use, or it is not.
+    pub(super) fn adopted(&mut self, round: u32, outcome: Result<(), String>, cx: &mut Context<'_>) {
+        match outcome {
+            Ok(()) => cx.tell(&self.id, What::Adopted { round }),
+            Err(reason) => {
+                cx.tell(&self.id, What::NotAdopted { round, reason: reason.clone() });
+                if cx.connected {
+                    // Of the round that led to it, which is over: the device may well take part in the next.
+                    let reason = format!("the adapter after {round} rounds is not used here: {reason}");
+                    cx.up(Refusal { run: self.id.clone(), round: round.saturating_sub(1), reason });
+                }
+            }
         }
     }
 

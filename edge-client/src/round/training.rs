@@ -24,6 +24,8 @@ pub(super) struct Training {
     began: u64,
     reported: u64,
     policed: u64,
+    /// Since when it waits for the board.
+    paused: Option<u64>,
 }
 
 impl Training {
@@ -32,7 +34,7 @@ impl Training {
     }
 
     pub(super) fn due(&self, policy: &LocalPolicy) -> Option<u64> {
-        let limit = policy.max_seconds.map(|seconds| self.began + seconds * 1000);
+        let limit = policy.max_seconds.filter(|_| self.paused.is_none()).map(|seconds| self.began + seconds * 1000);
         let quiet = policy.quiet.map(|_| self.policed + POLICE_EVERY);
         [limit, quiet].into_iter().flatten().min()
     }
@@ -64,7 +66,9 @@ impl Run {
             began: cx.now,
             reported: cx.now,
             policed: cx.now,
+            paused: None,
         });
+        self.admission = None;
         cx.tell(&self.id, What::Training { round, goal });
         cx.effects.push(Effect::Train(Box::new(job)));
     }
@@ -85,13 +89,31 @@ impl Run {
         cx.up(Progress { run, round, step, steps, loss });
     }
 
+    /// Work waits for the board, for which it is not given less time, or goes on.
+    pub(super) fn paused(&mut self, reason: Option<String>, cx: &mut Context<'_>) {
+        let Phase::Training(training) = &mut self.phase else { return };
+        let round = training.asked.task.round;
+        match reason {
+            Some(reason) => {
+                training.paused.get_or_insert(cx.now);
+                cx.tell(&self.id, What::Paused { round, reason });
+            }
+            None => {
+                let waited = training.paused.take().map_or(0, |since| cx.now.saturating_sub(since));
+                training.began += waited;
+                cx.tell(&self.id, What::Resumed { round });
+            }
+        }
+    }
+
     /// Stops work that the owner of the device does not allow, or no longer.
     pub(super) fn police(&mut self, cx: &mut Context<'_>) {
         let Phase::Training(training) = &mut self.phase else { return };
         training.policed = cx.now;
         // The clock may be set back.
         training.began = training.began.min(cx.now);
-        let limit = cx.policy.max_seconds.filter(|seconds| cx.now >= training.began + seconds * 1000);
+        let limit = cx.policy.max_seconds.filter(|_| training.paused.is_none());
+        let limit = limit.filter(|seconds| cx.now >= training.began + seconds * 1000);
         let too_long = limit.map(|seconds| format!("its work takes longer than the {seconds} s this device allows"));
         if let Some(reason) = too_long.or_else(|| cx.policy.objection(cx.now)) {
             let asked = training.asked.clone();
@@ -112,7 +134,7 @@ impl Run {
         self.phase = Phase::Waiting;
         let packed = outcome.and_then(|result| {
             let (round, state) = (asked.task.round, asked.task.state);
-            let update = result.update(&self.id, round, state, &cx.identity.device, traffic);
+            let update = result.update((&self.id, plan.began), round, state, &cx.identity.device, traffic);
             let payload = Message::from(update).encode(plan.plan.wire.level).map_err(|e| e.to_string())?;
             Ok((result, payload))
         });

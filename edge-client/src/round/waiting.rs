@@ -14,6 +14,10 @@ use super::{Effect, Prepared, What};
 pub(super) enum Fit {
     /// Nobody has asked yet.
     Unknown,
+    /// Its bundle is to be fetched, once anybody asks.
+    Missing,
+    /// Its bundle is being fetched.
+    Fetching,
     /// The model is being loaded.
     Loading,
     /// It can.
@@ -33,10 +37,9 @@ impl Fit {
         let bundle = &plan.plan.model.bundle;
         match plan.plan.validate() {
             Err(error) => Fit::Unfit(error.to_string()),
-            Ok(()) if !cx.identity.presence.bundles.contains(bundle) => {
-                Fit::Unfit(format!("this device does not have the plan's bundle {bundle}"))
-            }
-            Ok(()) => Fit::Unknown,
+            Ok(()) if cx.identity.presence.bundles.contains(bundle) => Fit::Unknown,
+            Ok(()) if cx.policy.fetch => Fit::Missing,
+            Ok(()) => Fit::Unfit(format!("this device does not have the plan's bundle {bundle}")),
         }
     }
 
@@ -51,8 +54,12 @@ impl Fit {
 impl Run {
     /// The run's plan is announced.
     pub(super) fn announced(&mut self, plan: RunPlan, cx: &mut Context<'_>) {
+        self.unannounced = None;
         if self.plan.as_deref() == Some(&plan) {
             return;
+        }
+        if self.began().is_some_and(|began| plan.began < began) {
+            return cx.ignore(&self.id, "a plan of an earlier run of this name");
         }
         let (name, values) = (plan.plan.name.clone(), plan.layout.values());
         cx.tell(&self.id, What::Announced { name, values });
@@ -61,7 +68,9 @@ impl Run {
             // Another run of the same name.
             self.leave(cx);
             cx.effects.push(Effect::Forget(self.id.clone()));
-            (self.state, self.work, self.manifest) = (None, Work::default(), None);
+            (self.state, self.work) = (None, Work::default());
+            // One of the new run may have come before its plan.
+            self.manifest.take_if(|manifest| manifest.began != plan.began);
             self.phase = Phase::Waiting;
             self.refused = None;
         }
@@ -80,7 +89,14 @@ impl Run {
                 cx.effects.push(Effect::Prepare(plan.clone()));
                 None
             }
-            Fit::Loading => None,
+            Fit::Missing => {
+                self.fit = Fit::Fetching;
+                let bundle = plan.plan.model.bundle.clone();
+                cx.tell(&self.id, What::FetchingBundle { bundle: bundle.clone(), have: 0, bytes: 0 });
+                cx.effects.push(Effect::Fetch(bundle));
+                None
+            }
+            Fit::Fetching | Fit::Loading => None,
             Fit::Fits { examples, .. } if *examples < cx.policy.min_examples => {
                 Some(Err(format!("{examples} examples; this device trains on at least {}", cx.policy.min_examples)))
             }
@@ -89,10 +105,35 @@ impl Run {
         }
     }
 
+    /// Whether it is known that it cannot.
+    pub(super) fn is_unfit(&self) -> bool {
+        matches!(self.fit, Fit::Unfit(_))
+    }
+
     /// What kept this device out may have been put right, such as a file that was missing.
     pub(super) fn reconsider(&mut self, cx: &Context<'_>) {
         if let (Fit::Unfit(_), Some(plan)) = (&self.fit, &self.plan) {
             self.fit = Fit::at_first_sight(plan, cx);
+        }
+    }
+
+    /// A bundle has come, or could not be had.
+    pub(super) fn fetched(&mut self, bundle: &str, outcome: &Result<(), String>, cx: &mut Context<'_>) {
+        let awaited = self.plan.as_ref().is_some_and(|plan| plan.plan.model.bundle == bundle);
+        if !awaited || !matches!(self.fit, Fit::Missing | Fit::Fetching) {
+            return;
+        }
+        match outcome {
+            Ok(()) => {
+                self.fit = Fit::Unknown;
+                self.go_on(cx);
+            }
+            Err(reason) => {
+                self.fit = Fit::Unfit(format!("bundle {bundle} is not here: {reason}"));
+                self.go_on(cx);
+                // The next round is another occasion.
+                self.fit = Fit::Missing;
+            }
         }
     }
 

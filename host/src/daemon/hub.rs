@@ -132,8 +132,8 @@ impl Hub {
                         Some(topic) => {
                             bytes += payload.len();
                             let (input, answer) = self.gate.pass(topic, &payload, now());
-                        inputs.extend(input);
-                        answer.into_iter().for_each(|answer| self.outbox.push(answer));
+                            inputs.extend(input);
+                            answer.into_iter().for_each(|answer| self.outbox.push(answer));
                         }
                         None => {}
                     }

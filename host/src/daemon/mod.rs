@@ -27,8 +27,8 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use config::{
-    ConfigError, EmbeddedSettings, EvaluationSettings, HostConfig, ReconnectSettings, SecuritySettings,
-    WebSettings, state_folder,
+    ConfigError, EmbeddedSettings, EvaluationSettings, HostConfig, ReconnectSettings, SecuritySettings, WebSettings,
+    state_folder,
 };
 pub use registry::RegistryError;
 pub use tell::{Tell, Told};

@@ -186,14 +186,18 @@ fn device_settings(demo: &Demo, i: usize, data: &Dataset, broker: &str) -> Resul
     Ok(device::Settings {
         broker: broker.parse::<BrokerUrl>().map_err(|e| odd(&e))?,
         tls: None,
+        host_key: None,
         fleet: FleetName::new("demo").map_err(|e| odd(&e))?,
         state: demo.state.join(&name),
         name: DeviceName::new(name).map_err(|e| odd(&e))?,
         labels: Vec::new(),
-        sources: vec![demo.source.clone()],
+        sources: vec![demo.source.clone().into()],
         data: device::Data::Given(Arc::new(data.clone())),
         policy: LocalPolicy::default(),
+        board: None,
+        limits: Default::default(),
         engine: demo.engine.clone(),
+        fetch: Default::default(),
     })
 }
 

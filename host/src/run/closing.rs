@@ -194,6 +194,7 @@ impl Run {
                 loss: update.loss,
                 seconds: update.seconds,
                 joules: update.joules,
+                tokens: update.tokens,
                 traffic,
                 payload,
                 measured: update.measured,

@@ -65,7 +65,7 @@ impl Run {
         if update.device == *device
             && let Some(outcome) = self.settled(device, update.round)
         {
-            return self.settle(device, update.round, digest, outcome, now);
+            return self.settle(device, update.round, digest, outcome, now, store);
         }
         match self.check(device, update) {
             Ok(()) => {}
@@ -90,7 +90,7 @@ impl Run {
     /// Answers an update, or part of one, of which [`Run::settled`] knows the outcome.
     ///
     /// # Errors
-    /// When the answer cannot be encoded.
+    /// When the store fails, or the answer cannot be encoded.
     pub fn settle(
         &mut self,
         device: &DeviceName,
@@ -98,7 +98,14 @@ impl Run {
         update: Digest,
         outcome: Outcome,
         now: u64,
+        store: &Changes,
     ) -> Result<(), RunError> {
+        // Of the rounds before the last the store knows who counted: to call that late would have the device forget it.
+        let counted = |record: RoundRecord| record.contributions.contains_key(device.as_str());
+        let outcome = match outcome {
+            Outcome::Late if store.record(&self.id, round)?.is_some_and(counted) => Outcome::Duplicate,
+            outcome => outcome,
+        };
         let late = outcome == Outcome::Late;
         let add = |refused: &mut crate::record::Refused| match late {
             true => refused.late += 1,
@@ -138,6 +145,12 @@ impl Run {
         }
     }
 
+    /// A device is no longer of the fleet: nothing is waited for from it.
+    pub fn left(&mut self, device: &DeviceName, now: u64) {
+        let reason = "it was put out of the fleet".to_string();
+        self.declined(device, &Refusal { run: self.id.clone(), round: self.record.round, reason }, now);
+    }
+
     /// Updates that are waited for.
     fn expected(&self) -> usize {
         match &self.record.phase {
@@ -171,6 +184,9 @@ impl Run {
         }
         if let Some(objection) = self.objection(device, update.round) {
             return Err(Fault::Foreign(objection));
+        }
+        if update.began != self.record.summary.began {
+            return Err(Fault::Foreign("made for another run of this name".into()));
         }
         if update.state != self.global.digest() {
             return Err(Fault::Foreign("it began with another global state".into()));

@@ -117,6 +117,8 @@ struct Record {
     counters: BTreeMap<String, Traffic>,
     /// Most chunks a retained payload ever had: so many topics are to be cleared in the end.
     chunks: u32,
+    /// Number of the last manifest.
+    issued: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -193,6 +195,7 @@ impl Run {
             change: None,
             counters: BTreeMap::new(),
             chunks: 0,
+            issued: 0,
         };
         let global = Global::new(values, &layout);
         let mut run = Run::of(id, record, parameters, layout, global);
@@ -228,7 +231,7 @@ impl Run {
             run.announce()?;
             run.publish_change()?;
             if let Phase::Collecting(collecting) = run.record.phase.clone() {
-                run.publish_manifest(&collecting)?;
+                run.publish_manifest(&collecting, now)?;
             }
         } else if run.record.summary.ended.is_some_and(|ended| now.saturating_sub(ended) < CLEARED_AGAIN) {
             run.clear_all();

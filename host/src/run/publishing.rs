@@ -19,7 +19,8 @@ impl Run {
     }
 
     pub(super) fn announce(&mut self) -> Result<(), WireError> {
-        let plan = RunPlan { run: self.id.clone(), plan: self.record.plan.clone(), layout: self.layout.clone() };
+        let (run, began) = (self.id.clone(), self.record.summary.began);
+        let plan = RunPlan { run, began, plan: self.record.plan.clone(), layout: self.layout.clone() };
         self.publish(Topic::Plan(self.id.clone()), plan, true)
     }
 
@@ -52,7 +53,15 @@ impl Run {
         Ok(())
     }
 
-    pub(super) fn publish_manifest(&mut self, collecting: &Collecting) -> Result<(), WireError> {
+    /// The number of the next manifest: above all before, also where the host's store was put back to what it once was.
+    pub(super) fn issue(&mut self, now: u64) -> u64 {
+        self.record.issued = now.max(self.record.issued + 1);
+        self.dirty = true;
+        self.record.issued
+    }
+
+    pub(super) fn publish_manifest(&mut self, collecting: &Collecting, now: u64) -> Result<(), WireError> {
+        let issued = self.issue(now);
         let plan = &self.record.plan;
         let local = &plan.local;
         let schedule = Schedule {
@@ -64,6 +73,8 @@ impl Run {
         let parcel = |bytes: &[u8]| chunk::parcel(bytes, plan.wire.chunk);
         let manifest = Manifest {
             run: self.id.clone(),
+            began: self.record.summary.began,
+            issued,
             round: self.record.round,
             attempt: collecting.attempt,
             goal: if self.is_measuring() { Goal::Measure } else { Goal::Train },

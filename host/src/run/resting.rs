@@ -1,7 +1,7 @@
 //! When no round goes on: between rounds, paused, ended; and what an operator can do about it.
 
 use fedtt_wire::Topic;
-use fedtt_wire::message::{Goal, Manifest};
+use fedtt_wire::message::{End, Goal, Manifest};
 
 use super::selecting::Selecting;
 use super::{Phase, Run, RunError, What};
@@ -114,6 +114,8 @@ impl Run {
         self.dirty = true;
         let manifest = Manifest {
             run: self.id.clone(),
+            began: self.record.summary.began,
+            issued: self.issue(now),
             round: self.record.round,
             attempt: 0,
             goal: Goal::Rest,
@@ -145,7 +147,7 @@ impl Run {
         }
     }
 
-    /// The run is over: nothing retained is left behind.
+    /// The run is over: devices are told, and nothing retained is left behind.
     pub(super) fn end(&mut self, now: u64, status: Status, reason: Option<String>) {
         self.set_status(now, status, reason);
         self.record.summary.ended = Some(now);
@@ -153,9 +155,12 @@ impl Run {
         self.clear_all();
     }
 
-    /// Clears everything retained.
+    /// Says that the run is over, to those who hear it now, and clears everything retained.
     pub(super) fn clear_all(&mut self) {
         let run = self.id.clone();
+        let end = End { run: run.clone(), began: self.record.summary.began };
+        // A message of plain values always has a CBOR form.
+        let _ = self.publish(Topic::Plan(run.clone()), end, false);
         for i in 0..self.record.chunks {
             self.clear(Topic::Change(run.clone(), i));
             self.clear(Topic::State(run.clone(), i));

@@ -76,7 +76,7 @@ impl Run {
         let collecting = Collecting { attempt: selecting.attempt, began: now, cohort, wanted, record };
         self.progress.clear();
         self.publish_change()?;
-        self.publish_manifest(&collecting)?;
+        self.publish_manifest(&collecting, now)?;
         self.record.phase = Phase::Collecting(collecting);
         self.dirty = true;
         self.say(now, What::RoundBegan { attempt: selecting.attempt, cohort: size, trained: trained as u64 });

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use fedtt_tt::{HeadSize, Site, SiteKind};
-use fedtt_wire::message::{Manifest, Outcome, Presence, Refusal, Tensors, Update, Verdict};
+use fedtt_wire::message::{End, Manifest, Outcome, Presence, Refusal, Tensors, Update, Verdict};
 use fedtt_wire::plan::{Bounds, CoreRule, Encoding};
 use fedtt_wire::tensor::EncodedTensor;
 use fedtt_wire::{DeviceName, Digest, Message, Plan, RunId, Topic, chunk, chunk::Assembly, layout};
 use ndarray::ArrayD;
 
 use super::{Blueprint, Command, Effect, What};
-use crate::coordinator::{Coordinator, Input};
+use crate::coordinator::{Coordinator, Input, Untrusted};
 use crate::record::Status;
 use crate::store::Store;
 
@@ -48,6 +48,8 @@ struct Fleet {
     presences: BTreeMap<DeviceName, Vec<u8>>,
     /// Feed every input to a coordinator that was just restarted.
     crash: bool,
+    /// Whether devices were told that it is over.
+    ended: bool,
 }
 
 impl Fleet {
@@ -56,8 +58,17 @@ impl Fleet {
         let (run, fresh) = coordinator.start(plan, blueprint(), Some("token"), 0).unwrap();
         assert!(fresh);
         let (retained, verdicts, events) = (BTreeMap::new(), Vec::new(), Vec::new());
-        let mut fleet =
-            Fleet { coordinator, now: 0, retained, verdicts, events, run, presences: BTreeMap::new(), crash: false };
+        let mut fleet = Fleet {
+            coordinator,
+            now: 0,
+            retained,
+            verdicts,
+            events,
+            run,
+            presences: BTreeMap::new(),
+            crash: false,
+            ended: false,
+        };
         (0..devices).for_each(|i| fleet.join(i, &[], "bundle"));
         fleet
     }
@@ -70,6 +81,7 @@ impl Fleet {
             engine: "none".into(),
             bundles: vec![bundle.into()],
             examples: 10,
+            ..Presence::default()
         };
         let payload = Message::from(presence).encode(3).unwrap();
         self.presences.insert(device(i), payload.clone());
@@ -121,6 +133,12 @@ impl Fleet {
                         Message::Refusal(_) => {}
                         other => panic!("{other:?}"),
                     }
+                }
+                Effect::Publish { topic: Topic::Plan(run), payload, .. } => {
+                    let began = self.coordinator.runs()[&run].summary().began;
+                    assert_eq!(Message::decode(&payload, 1 << 20).unwrap(), End { run, began }.into());
+                    assert!(self.status().is_final());
+                    self.ended = true;
                 }
                 Effect::Publish { topic, .. } => panic!("{topic:?}"),
                 Effect::Event(event) => self.events.push(event.what),
@@ -175,11 +193,13 @@ impl Fleet {
         };
         Update {
             run: self.run.clone(),
+            began: manifest.began,
             round: manifest.round,
             state: manifest.state,
             device: device(i),
             examples,
             steps: 1,
+            tokens: 0,
             loss: 1.0,
             seconds: 1.0,
             joules: None,
@@ -238,6 +258,7 @@ fn a_run_goes_through_its_rounds_and_leaves_nothing_retained() {
     fleet.round(&[0.0, 0.0, 0.0]);
     assert_eq!(fleet.status(), Status::Finished);
     assert_eq!(fleet.retained, BTreeMap::new());
+    assert!(fleet.ended);
     let changes = fleet.coordinator.store().begin().unwrap();
     let records = changes.records(&fleet.run).unwrap();
     assert_eq!(
@@ -259,7 +280,8 @@ fn what_must_not_count_is_counted_apart_and_named() {
         let poisoned = ArrayD::from_elem(vec![update.tensors[0].data.len() / 4], f32::NAN);
         update.tensors[0] = EncodedTensor::encode(poisoned.view(), Encoding::F32, Some(false));
     };
-    let cases: [(&str, Update); 7] = [
+    let cases: [(&str, Update); 8] = [
+        ("another run of this name", bad(&|u| u.began += 1)),
         ("in the name of `d1`", bad(&|u| u.device = device(1))),
         ("another global state", bad(&|u| u.state = Digest::of(b"else"))),
         ("of round 7", bad(&|u| u.round = 7)),
@@ -283,10 +305,10 @@ fn what_must_not_count_is_counted_apart_and_named() {
     assert_eq!(fleet.manifest().round, 1);
     assert_eq!(fleet.deliver(0, good.clone()), Outcome::Duplicate, "the answer may have been lost");
     fleet.round(&[1.0, 1.0]);
-    assert_eq!(fleet.deliver(0, good), Outcome::Late);
+    assert_eq!(fleet.deliver(0, good), Outcome::Duplicate, "what counted is never called late");
     let refused = &fleet.coordinator.runs()[&fleet.run].summary().refused;
-    assert_eq!((refused.foreign, refused.malformed, refused.outlying), (4, 3, 1));
-    assert_eq!((refused.duplicate, refused.late), (2, 1));
+    assert_eq!((refused.foreign, refused.malformed, refused.outlying), (5, 3, 1));
+    assert_eq!((refused.duplicate, refused.late), (3, 0));
     for garbage in [&b""[..], b"FT", b"FT\x02\x04aaaabbbb", b"FT\x01\x63aaaa", &[0xff; 40]] {
         fleet.send(Topic::Up(device(0)), garbage.to_vec());
     }
@@ -316,6 +338,24 @@ fn devices_that_left_with_a_broker_are_not_asked_and_those_there_get_time_to_say
     assert_eq!(fleet.coordinator.runs()[&fleet.run].collecting().map(|_| ()), None);
     fleet.wait(400);
     assert_eq!(fleet.manifest().cohort, [device(0), device(2), device(3), device(4)]);
+}
+
+#[test]
+fn devices_put_out_of_the_fleet_are_waited_for_no_longer_and_what_was_forged_is_counted() {
+    let mut fleet = Fleet::new(plan(2), 3);
+    let issued = fleet.manifest().issued;
+    fleet.deliver(0, fleet.update(0, 1.0, 10));
+    fleet.deliver(1, fleet.update(1, 1.0, 10));
+    assert_eq!(fleet.manifest().round, 0);
+    let forged = |kind| Input::Untrusted { device: device(2), kind, reason: "forged".into(), count: Some(1) };
+    let inputs = vec![forged(Untrusted::Forged), forged(Untrusted::Replayed), Input::Gone { device: device(2) }];
+    let effects = fleet.coordinator.handle(inputs, fleet.now + 1).unwrap();
+    fleet.take(effects);
+    assert_eq!(fleet.manifest().round, 1, "nothing is left to wait for");
+    assert!(fleet.manifest().issued > issued);
+    assert_eq!(fleet.manifest().cohort, [device(0), device(1)]);
+    let refused = fleet.coordinator.refused();
+    assert_eq!((refused.forged, refused.replayed), (1, 1));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use fedtt_wire::message::{Chunk, Manifest, Tensors};
+use fedtt_wire::seal::SEAL;
 use fedtt_wire::{Digest, Layout, Message, Topic, WireError, chunk::Assembly};
 use ndarray::ArrayD;
 
@@ -18,9 +19,11 @@ pub(super) struct Follower {
     limit: usize,
 }
 
-/// Bytes of a QoS 1 publication on the socket, and of its acknowledgement the other way (MQTT 3.1.1, sections 3.3, 3.4).
-pub(super) fn packet(topic: &str, payload: usize) -> (u64, u64) {
-    let remaining = 2 + topic.len() + 2 + payload;
+/// Bytes of a QoS 1 publication of a frame on the socket, where it is sealed, and of its acknowledgement the other way (MQTT
+/// 3.1.1, sections 3.3, 3.4). What clears a topic is empty and has no seal.
+pub(super) fn packet(topic: &str, frame: usize) -> (u64, u64) {
+    let sealed = if frame == 0 { 0 } else { frame + SEAL };
+    let remaining = 2 + topic.len() + 2 + sealed;
     let length_bytes = match remaining {
         0..128 => 1,
         128..16_384 => 2,

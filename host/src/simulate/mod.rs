@@ -207,6 +207,7 @@ impl<'a> World<'a> {
                 engine: "simulated".into(),
                 bundles: vec![self.plan.model.bundle.clone()],
                 examples: client.data.train.rows.len() as u64,
+                ..Presence::default()
             };
             let payload = Message::from(presence).encode(self.plan.wire.level)?;
             let topic = Topic::Presence(client.name.clone());
@@ -291,7 +292,8 @@ impl<'a> World<'a> {
         for (place, result) in results {
             let client = &self.clients[place];
             let traffic = (client.sent, client.received + self.follower.received);
-            let mut update = result.update(&manifest.run, manifest.round, manifest.state, &client.name, traffic);
+            let mut update =
+                result.update((&manifest.run, manifest.began), manifest.round, manifest.state, &client.name, traffic);
             let fault = self.faults.draw(self.plan.seed, manifest.round, manifest.attempt, place);
             if let Some(fault) = fault {
                 faults::spoil(&mut update, fault)?;

@@ -3,7 +3,7 @@
 //! | bytes | what |
 //! |---|---|
 //! | 0-1 | `FT` |
-//! | 2 | version, 1 |
+//! | 2 | version, 2 |
 //! | 3 | kind; 128 more where the body is compressed |
 //! | 4-7 | CRC-32 (IEEE) of bytes 0-3 and the body, little-endian |
 //! | 8.. | body: CBOR, or a zstd frame of it that states its size |
@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use crate::error::WireError;
 
 /// The version spoken here.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 const MAGIC: [u8; 2] = *b"FT";
 const HEADER: usize = 8;
 const COMPRESSED: u8 = 128;
@@ -49,6 +49,12 @@ pub fn encode<T: Serialize>(kind: u8, body: &T, level: i32) -> Result<Vec<u8>, W
     Ok([&head[..], &crc, &cbor].concat())
 }
 
+/// What is wrong with the version of a frame, where that can be told.
+pub(crate) fn foreign_version(bytes: &[u8]) -> Option<WireError> {
+    let found = *bytes.strip_prefix(&MAGIC)?.first()?;
+    (found != VERSION).then_some(WireError::Version { found, supported: VERSION })
+}
+
 /// The kind of a frame, and its body decompressed to at most `limit` bytes.
 ///
 /// # Errors
@@ -59,8 +65,8 @@ pub fn open(bytes: &[u8], limit: usize) -> Result<(u8, std::borrow::Cow<'_, [u8]
         return Err(WireError::Foreign("it does not begin with `FT`"));
     }
     // Before the checksum, whose place another version may have moved.
-    if head[2] != VERSION {
-        return Err(WireError::Version { found: head[2], supported: VERSION });
+    if let Some(error) = foreign_version(head) {
+        return Err(error);
     }
     let Some((crc, body)) = rest.split_at_checked(HEADER - 4) else {
         return Err(WireError::Foreign("it is too short"));

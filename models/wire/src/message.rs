@@ -11,13 +11,15 @@ use crate::frame;
 use crate::layout::Layout;
 use crate::names::{DeviceName, RunId};
 use crate::plan::Plan;
+use crate::seal::PublicKey;
 use crate::tensor::EncodedTensor;
 
 /// Largest message that is not about tensors, decompressed.
 pub const SMALL: usize = 8 * 1024 * 1024;
 
-/// Who is there. Retained; the last will says `online: false`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// Who is there. Retained; the last will says `online: false`. Of two, the one of the later session holds, within a session
+/// the one of the later beat: what is published again by others than the device is told by it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Presence {
     /// Whether the device is connected.
     pub online: bool,
@@ -31,6 +33,12 @@ pub struct Presence {
     pub bundles: Vec<String>,
     /// Examples it can train on.
     pub examples: u64,
+    /// What it signs with; absent where nothing is signed, as among virtual devices.
+    pub key: Option<PublicKey>,
+    /// Its connection: each later one has a higher number.
+    pub session: u64,
+    /// How often it has announced itself in the session; the greatest number there is in the last will.
+    pub beat: u64,
 }
 
 /// A run's beginning, for every device. Retained while the run goes on.
@@ -38,6 +46,8 @@ pub struct Presence {
 pub struct RunPlan {
     /// The run.
     pub run: RunId,
+    /// Unix milliseconds of its beginning, which tells it from others of its name.
+    pub began: u64,
     /// What it is.
     pub plan: Plan,
     /// The tensors of its global state.
@@ -72,6 +82,10 @@ pub struct Parcel {
 pub struct Manifest {
     /// The run.
     pub run: RunId,
+    /// Its beginning, as in its plan.
+    pub began: u64,
+    /// Grows with every manifest of the run: of two, the higher one holds.
+    pub issued: u64,
     /// Its round, from 0.
     pub round: u32,
     /// Times the round was begun before.
@@ -127,6 +141,8 @@ pub struct Measurement {
 pub struct Update {
     /// The run.
     pub run: RunId,
+    /// Its beginning, as in its plan.
+    pub began: u64,
     /// The round.
     pub round: u32,
     /// Digest of the global state it began with.
@@ -137,6 +153,9 @@ pub struct Update {
     pub examples: u64,
     /// Optimiser steps.
     pub steps: u32,
+    /// Tokens in their examples, without padding.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub tokens: u64,
     /// Mean training loss.
     pub loss: f64,
     /// Seconds it took.
@@ -232,6 +251,44 @@ pub struct Need {
     pub state: Digest,
 }
 
+/// A device asks whether it is heard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Any number, to know the answer by.
+    pub nonce: u64,
+    /// What the device signs with.
+    pub key: PublicKey,
+}
+
+/// The host heard a device's hello, and takes its messages.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Greeting {
+    /// The hello's.
+    pub nonce: u64,
+    /// Unix milliseconds, by the host's clock.
+    pub time: u64,
+    /// Version of the host's program.
+    pub version: String,
+}
+
+/// Who the host is. Retained, and signed with the key it names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Host {
+    /// What it signs with.
+    pub key: PublicKey,
+    /// Version of its program.
+    pub version: String,
+}
+
+/// A run is over, for good.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    /// The run.
+    pub run: RunId,
+    /// Its beginning, as in its plan.
+    pub began: u64,
+}
+
 macro_rules! messages {
     ($($(#[$doc:meta])* $kind:literal $name:ident $what:literal),* $(,)?) => {
         /// Any message.
@@ -304,6 +361,18 @@ messages! {
     9 Refusal "refusal",
     /// A device lacks the state.
     10 Need "need",
+    /// A device asks whether it is heard.
+    11 Hello "hello",
+    /// It is.
+    12 Greeting "greeting",
+    /// Who the host is.
+    13 Host "host",
+    /// A run is over.
+    14 End "end",
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Update {

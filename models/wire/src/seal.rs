@@ -11,6 +11,7 @@ use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use serde::{Deserialize, Serialize};
 
 use crate::error::WireError;
+use crate::frame;
 
 /// Bytes a seal adds to a frame.
 pub const SEAL: usize = 64;
@@ -35,11 +36,12 @@ impl PublicKey {
     /// The frame in `sealed`, if this key signed it for `topic`.
     ///
     /// # Errors
-    /// When it is too short to be sealed, or the signature is not this key's for these bytes and this topic.
+    /// When it is too short to be sealed, of another version, or the signature is not this key's for these bytes and this topic.
     pub fn open<'a>(&self, topic: &str, sealed: &'a [u8]) -> Result<&'a [u8], WireError> {
         let (frame, signature) = unsealed(sealed)?;
         let signed = UnparsedPublicKey::new(&ED25519, self.0).verify(&covered(topic, frame), signature);
-        signed.map(|()| frame).map_err(|_| WireError::Signature)
+        // One that speaks another version may sign in another way.
+        signed.map(|()| frame).map_err(|_| frame::foreign_version(frame).unwrap_or(WireError::Signature))
     }
 }
 

@@ -2,13 +2,14 @@
 //!
 //! | topic | from | retained | payload |
 //! |---|---|---|---|
+//! | `fedtt/{fleet}/host` | host | yes | who the host is |
 //! | `fedtt/{fleet}/presence/{device}` | device, and its last will | yes | presence |
-//! | `fedtt/{fleet}/run/{run}/plan` | host | yes | plan |
+//! | `fedtt/{fleet}/run/{run}/plan` | host | yes | plan; the run's end |
 //! | `fedtt/{fleet}/run/{run}/round` | host | yes | manifest of the current round |
 //! | `fedtt/{fleet}/run/{run}/change/{chunk}` | host | yes | chunks of the change since the round before |
 //! | `fedtt/{fleet}/run/{run}/state/{chunk}` | host | yes | chunks of a whole global state |
-//! | `fedtt/{fleet}/up/{device}` | device | no | updates, progress, refusals, needs |
-//! | `fedtt/{fleet}/down/{device}` | host | no | verdicts |
+//! | `fedtt/{fleet}/up/{device}` | device | no | updates, progress, refusals, needs, hellos |
+//! | `fedtt/{fleet}/down/{device}` | host | no | verdicts, refusals, greetings |
 //! | `fedtt/{fleet}/enroll/{request}/ask` | device | no | request for a certificate |
 //! | `fedtt/{fleet}/enroll/{request}/answer` | host | no | the certificate, or why there is none |
 
@@ -23,6 +24,8 @@ pub struct Topics {
 /// What a topic of the fleet is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Topic {
+    /// Who the host is.
+    Host,
     /// A device's presence.
     Presence(DeviceName),
     /// A run's plan.
@@ -53,6 +56,7 @@ impl Topics {
     pub fn name(&self, topic: &Topic) -> String {
         let root = &self.root;
         match topic {
+            Topic::Host => format!("{root}/host"),
             Topic::Presence(device) => format!("{root}/presence/{device}"),
             Topic::Plan(run) => format!("{root}/run/{run}/plan"),
             Topic::Round(run) => format!("{root}/run/{run}/round"),
@@ -72,6 +76,7 @@ impl Topics {
         let device = |name: &str| DeviceName::new(name).ok();
         let run = |name: &str| RunId::new(name).ok();
         Some(match parts.as_slice() {
+            ["host"] => Topic::Host,
             ["presence", name] => Topic::Presence(device(name)?),
             ["run", name, "plan"] => Topic::Plan(run(name)?),
             ["run", name, "round"] => Topic::Round(run(name)?),
@@ -96,10 +101,11 @@ impl Topics {
         format!("{}/enroll/+/ask", self.root)
     }
 
-    /// What a device always listens to: plans, rounds, changes, and what is for it alone.
+    /// What a device always listens to: who the host is, plans, rounds, changes, and what is for it alone.
     pub fn device_filters(&self, device: &DeviceName) -> Vec<String> {
         let root = &self.root;
         vec![
+            format!("{root}/host"),
             format!("{root}/down/{device}"),
             format!("{root}/run/+/plan"),
             format!("{root}/run/+/round"),
@@ -107,9 +113,9 @@ impl Topics {
         ]
     }
 
-    /// Where runs and their rounds are announced, of [`Topics::device_filters`].
-    pub fn announcements(&self) -> [String; 2] {
-        [format!("{}/run/+/plan", self.root), format!("{}/run/+/round", self.root)]
+    /// Where the host, runs and their rounds are announced, of [`Topics::device_filters`].
+    pub fn announcements(&self) -> [String; 3] {
+        ["host", "run/+/plan", "run/+/round"].map(|topic| format!("{}/{topic}", self.root))
     }
 
     /// What a device listens to while it lacks a run's global state.
@@ -128,6 +134,7 @@ mod tests {
         let topics = Topics::new(&FleetName::new("north").unwrap());
         let (device, run) = (DeviceName::new("d1").unwrap(), RunId::new("r1").unwrap());
         let all = [
+            Topic::Host,
             Topic::Presence(device.clone()),
             Topic::Plan(run.clone()),
             Topic::Round(run.clone()),

@@ -7,7 +7,7 @@ use fedtt_tt::{AdapterSet, CoreSchedule, HeadSize, Site, SiteKind, TrainMask};
 use fedtt_wire::message::{Tensors, Update};
 use fedtt_wire::plan::Encoding;
 use fedtt_wire::tensor::EncodedTensor;
-use fedtt_wire::{DeviceName, Digest, Layout, Message, RunId, layout};
+use fedtt_wire::{DeviceName, Digest, Layout, Message, RunId, layout, seal};
 use ndarray::ArrayD;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -46,10 +46,12 @@ fn changes(set: &AdapterSet, mask: &TrainMask, encoding: Encoding) -> (Vec<u32>,
 fn update(set: &AdapterSet, mask: &TrainMask, encoding: Encoding) -> usize {
     let update = Update {
         run: RunId::new("run-1").unwrap(),
+        began: 1_790_000_000_000,
         round: 12,
         state: Digest::of(b""),
         device: DeviceName::new("jetson-0042").unwrap(),
         examples: 1000,
+        tokens: 0,
         steps: 10,
         loss: 0.5,
         seconds: 10.0,
@@ -59,13 +61,13 @@ fn update(set: &AdapterSet, mask: &TrainMask, encoding: Encoding) -> usize {
         received: 1_000_000,
         tensors: changes(set, mask, encoding).1,
     };
-    Message::from(update).encode(3).unwrap().len()
+    Message::from(update).encode(3).unwrap().len() + seal::SEAL
 }
 
 fn change(set: &AdapterSet, mask: &TrainMask, encoding: Encoding) -> usize {
     let (places, tensors) = changes(set, mask, encoding);
     let change = Tensors { run: RunId::new("run-1").unwrap(), state: Digest::of(b""), places, tensors };
-    Message::from(change).encode(3).unwrap().len()
+    Message::from(change).encode(3).unwrap().len() + seal::SEAL
 }
 
 #[test]

@@ -10,15 +10,22 @@ use std::path::Path;
 use fedtt_tt::{CoreSchedule, TrainMask};
 use fedtt_wire::layout::Entry;
 use fedtt_wire::message::{
-    Chunk, Goal, Manifest, Measurement, Need, Outcome, Parcel, Presence, Progress, Refusal, RunPlan, SMALL, Tensors,
-    Update, Verdict,
+    Chunk, End, Goal, Greeting, Hello, Host, Manifest, Measurement, Need, Outcome, Parcel, Presence, Progress, Refusal,
+    RunPlan, SMALL, Tensors, Update, Verdict,
 };
 use fedtt_wire::plan::{Encoding, Plan};
 use fedtt_wire::tensor::EncodedTensor;
-use fedtt_wire::{DeviceName, Digest, Layout, Message, RunId};
+use fedtt_wire::{DeviceName, Digest, Layout, Message, RunId, SigningKey, WireError, frame};
 use ndarray::{ArrayD, IxDyn};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+
+const BEGAN: u64 = 1_790_000_000_123;
+const TOPIC: &str = "fedtt/north/up/jetson-07";
+
+fn key() -> SigningKey {
+    SigningKey::from_seed(&[7; 32]).unwrap()
+}
 
 fn run() -> RunId {
     RunId::new("trec-1").unwrap()
@@ -58,9 +65,14 @@ fn messages() -> BTreeMap<&'static str, Message> {
         engine: "tract".into(),
         bundles: vec!["00ff".into()],
         examples: 120,
+        key: Some(key().public()),
+        session: 1_790_000_000_000,
+        beat: 2,
     };
     let manifest = Manifest {
         run: run(),
+        began: BEGAN,
+        issued: BEGAN + 5,
         round: 3,
         attempt: 1,
         goal: Goal::Train,
@@ -74,11 +86,13 @@ fn messages() -> BTreeMap<&'static str, Message> {
     };
     let update = Update {
         run: run(),
+        began: BEGAN,
         round: 3,
         state: Digest::of(b"state"),
         device: device(),
         examples: 100,
         steps: 10,
+        tokens: 0,
         loss: 0.5,
         seconds: 2.0,
         joules: Some(9.5),
@@ -90,7 +104,7 @@ fn messages() -> BTreeMap<&'static str, Message> {
     let state = Tensors { run: run(), state: Digest::of(b"state"), places: vec![0, 1, 2, 5, 6], tensors: tensors() };
     BTreeMap::from([
         ("presence", presence.into()),
-        ("plan", RunPlan { run: run(), plan, layout }.into()),
+        ("plan", RunPlan { run: run(), began: BEGAN, plan, layout }.into()),
         ("manifest", manifest.into()),
         ("chunk", Chunk { run: run(), round: 3, parcel: parcel(), index: 1, data: b"oad".to_vec().into() }.into()),
         ("update", update.into()),
@@ -101,6 +115,10 @@ fn messages() -> BTreeMap<&'static str, Message> {
         ("progress", Progress { run: run(), round: 3, step: 4, steps: 10, loss: 0.5 }.into()),
         ("refusal", Refusal { run: run(), round: 3, reason: "quiet hours".into() }.into()),
         ("need", Need { run: run(), state: Digest::of(b"state") }.into()),
+        ("hello", Hello { nonce: 7, key: key().public() }.into()),
+        ("greeting", Greeting { nonce: 7, time: BEGAN, version: "0.1.0".into() }.into()),
+        ("host", Host { key: key().public(), version: "0.1.0".into() }.into()),
+        ("end", End { run: run(), began: BEGAN }.into()),
     ])
 }
 
@@ -132,6 +150,40 @@ fn messages_have_the_bytes_they_had() {
     }
 }
 
+/// A need, sealed by the key of 32 times 7 for `fedtt/north/up/jetson-07`.
+#[test]
+fn seals_have_the_bytes_they_had_and_hold_for_one_topic_and_no_other_bytes() {
+    let frame = messages()["need"].encode(0).unwrap();
+    let sealed = key().seal(TOPIC, frame.clone());
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/sealed-need.hex");
+    if std::env::var_os("FEDTT_BLESS").is_some() {
+        std::fs::write(&path, hex(&sealed)).unwrap();
+    }
+    let golden = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(hex(&sealed), golden, "the seal changed");
+    let public = key().public();
+    assert_eq!(public.open(TOPIC, &sealed).unwrap(), frame);
+    for topic in ["fedtt/north/up/jetson-08", "fedtt/south/up/jetson-07", "fedtt/north/presence/jetson-07", ""] {
+        assert_eq!(public.open(topic, &sealed), Err(WireError::Signature), "{topic}");
+    }
+    // What one topic ends with another does not begin with.
+    let shifted = [b"7".as_slice(), &sealed].concat();
+    assert_eq!(public.open("fedtt/north/up/jetson-0", &shifted), Err(WireError::Signature));
+    let mut rng = ChaCha8Rng::seed_from_u64(2);
+    for _ in 0..500 {
+        let mut damaged = sealed.clone();
+        match rng.random_range(0..4) {
+            0 => damaged.truncate(rng.random_range(0..sealed.len())),
+            1 => damaged.insert(rng.random_range(0..=sealed.len()), rng.random()),
+            _ => {
+                let at = rng.random_range(0..sealed.len());
+                damaged[at] ^= 1 << rng.random_range(0..8);
+            }
+        }
+        assert!(public.open(TOPIC, &damaged).is_err());
+    }
+}
+
 #[test]
 fn damaged_and_made_up_messages_are_refused_without_harm() {
     let whole: Vec<Vec<u8>> = messages().values().flat_map(|m| [m.encode(0).unwrap(), m.encode(3).unwrap()]).collect();
@@ -152,7 +204,7 @@ fn damaged_and_made_up_messages_are_refused_without_harm() {
         // Every other one with its checksum put right, so that what lies behind it is tried as well.
         if round % 2 == 0 && bytes.len() > 8 {
             bytes[..2].copy_from_slice(b"FT");
-            bytes[2] = 1;
+            bytes[2] = frame::VERSION;
             let mut crc = crc32fast::Hasher::new();
             crc.update(&bytes[..4]);
             crc.update(&bytes[8..]);
@@ -169,7 +221,7 @@ fn bombs_and_strangers_are_named() {
     let zeros = vec![0u8; 300 << 20];
     let bomb = zstd::bulk::compress(&zeros, 3).unwrap();
     let frame = |kind: u8, body: &[u8]| {
-        let head = [b'F', b'T', 1, kind];
+        let head = [b'F', b'T', frame::VERSION, kind];
         let mut crc = crc32fast::Hasher::new();
         crc.update(&head);
         crc.update(body);
@@ -180,7 +232,7 @@ fn bombs_and_strangers_are_named() {
     let streamed = zstd::stream::encode_all(&b"no size stated, as a stream has none"[..], 3).unwrap();
     assert!(said(&frame(128 | 5, &streamed)).contains("does not state its size"));
     assert_eq!(said(&frame(99, b"")), "message of unknown kind 99");
-    assert!(said(b"FT\x02\x01abcdefgh").contains("version 2; this program speaks version 1"));
+    assert!(said(b"FT\x01\x01abcdefgh").contains("version 1; this program speaks version 2"));
     assert!(said(b"GET / HTTP/1.1").contains("does not begin with `FT`"));
     assert!(said(b"FT").contains("too short"));
     let mut flipped = frame(10, b"\xa0");

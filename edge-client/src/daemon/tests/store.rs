@@ -10,8 +10,9 @@ fn run(name: &str) -> RunId {
 #[test]
 fn what_was_saved_is_read_by_the_next_process() {
     let folder = tempfile::tempdir().unwrap();
-    let (store, files) = StateDir::open(folder.path()).unwrap();
-    assert!(files.is_empty());
+    let (store, found) = StateDir::open(folder.path()).unwrap();
+    assert!(found.files.is_empty() && found.ledger.is_none());
+    store.remember(b"far").unwrap();
     store.save(&run("a"), Slot::State, b"one").unwrap();
     store.save(&run("a"), Slot::State, b"two").unwrap();
     store.save(&run("a"), Slot::Work, b"work").unwrap();
@@ -24,15 +25,18 @@ fn what_was_saved_is_read_by_the_next_process() {
     // What a loss of power leaves behind.
     std::fs::write(folder.path().join("runs/a/.new-123"), b"half").unwrap();
     std::fs::create_dir(folder.path().join("runs/.hidden")).unwrap();
-    let (store, mut files) = StateDir::open(folder.path()).unwrap();
+    std::fs::write(folder.path().join(".new-456"), b"half").unwrap();
+    let (store, found) = StateDir::open(folder.path()).unwrap();
+    assert_eq!(found.ledger.as_deref(), Some(b"far".as_slice()));
+    let mut files = found.files;
     files.sort();
     assert_eq!(files, [(run("a"), Slot::State, b"two".to_vec()), (run("a"), Slot::Work, b"work".to_vec())]);
-    assert!(!folder.path().join("runs/a/.new-123").exists());
+    assert!(!folder.path().join("runs/a/.new-123").exists() && !folder.path().join(".new-456").exists());
 
     store.set_aside(&run("a"), Slot::State).unwrap();
     assert_eq!(std::fs::read(folder.path().join("runs/a/state.damaged")).unwrap(), b"two");
     drop(store);
-    assert_eq!(StateDir::open(folder.path()).unwrap().1.len(), 1);
+    assert_eq!(StateDir::open(folder.path()).unwrap().1.files.len(), 1);
 }
 
 #[test]

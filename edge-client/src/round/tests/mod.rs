@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod fetching;
 mod protocol;
 mod refusing;
 mod surviving;

@@ -1,9 +1,9 @@
 //! What is said when.
 
-use fedtt_wire::message::{Chunk, Goal, Outcome};
+use fedtt_wire::message::{Chunk, End, Goal, Outcome};
 use fedtt_wire::{Digest, Message, RunId, Topic};
 
-use super::world::{Device, Host, name, plan, run_id};
+use super::world::{BEGAN, Device, Host, name, plan, run_id};
 use crate::local::Stepped;
 use crate::round::kept::{Settled, Work};
 use crate::round::{Event, LocalPolicy, Slot, What};
@@ -40,7 +40,7 @@ fn a_connected_device_says_who_it_is() {
     assert!(matches!(message, Message::Presence(presence) if presence.online));
     let (topic, farewell) = device.participant.farewell();
     assert_eq!(topic, Topic::Presence(name()));
-    assert!(matches!(farewell, Message::Presence(presence) if !presence.online));
+    assert!(!farewell.online);
 }
 
 #[test]
@@ -299,12 +299,65 @@ fn a_run_that_is_over_leaves_nothing_behind() {
     let (mut device, _) = begun();
     device.work();
     assert!(!device.disk.is_empty());
-    device.event(Event::Cleared { topic: Topic::Plan(run_id()) });
+    device.message(Topic::Plan(run_id()), End { run: run_id(), began: BEGAN });
     assert!(device.disk.is_empty());
     device.said();
     device.now += 400_000;
     device.event(Event::Tick);
     assert!(device.said().is_empty());
+}
+
+/// Whoever holds the broker clears what is retained, and publishes once more what the host once said.
+#[test]
+fn what_the_host_said_before_makes_nobody_train_again() {
+    for restart in [false, true] {
+        let (mut device, mut host) = begun();
+        let mut old = host.retained();
+        device.work();
+        for (topic, message) in host.advance() {
+            old.push((topic.clone(), message.clone()));
+            device.message(topic, message);
+        }
+        assert_eq!(device.jobs.len(), 1);
+        device.work();
+        // Nobody signs what is empty: it costs nothing.
+        let disk = device.disk.clone();
+        for topic in [Topic::Plan(run_id()), manifest_topic(), Topic::Change(run_id(), 0)] {
+            device.event(Event::Cleared { topic });
+        }
+        assert_eq!(device.disk, disk);
+        // The operator lets the run rest.
+        let mut rest = host.manifest();
+        (rest.goal, rest.cohort, rest.issued) = (Goal::Rest, vec![], rest.issued + 1);
+        device.message(manifest_topic(), rest.clone());
+        let replay = |device: &mut Device, old: &[(Topic, Message)]| {
+            if restart {
+                device.restart();
+                device.event(Event::Connected);
+            }
+            for (topic, message) in old.iter().chain(old.iter().rev()).cloned() {
+                device.message(topic, message);
+            }
+            device.load();
+        };
+        replay(&mut device, &old);
+        assert!(device.jobs.is_empty(), "of a run that goes on");
+        assert_eq!(device.disk, disk);
+        // It goes on: what is new is done, an old order to rest is not.
+        for (topic, message) in host.advance() {
+            device.message(topic, message);
+        }
+        device.load();
+        device.message(manifest_topic(), rest);
+        assert_eq!(device.jobs.len(), 1);
+        device.message(Topic::Plan(run_id()), End { run: run_id(), began: BEGAN - 1 });
+        assert_eq!(device.jobs.len(), 1, "the end of another run of this name");
+        device.message(Topic::Plan(run_id()), End { run: run_id(), began: BEGAN });
+        assert!(device.jobs.is_empty() && device.disk.is_empty());
+        old.extend(host.retained());
+        replay(&mut device, &old);
+        assert!(device.jobs.is_empty() && device.loading.is_empty() && device.disk.is_empty(), "of a run that is over");
+    }
 }
 
 #[test]
@@ -316,9 +369,14 @@ fn another_plan_under_the_same_name_is_another_run() {
     device.event(Event::Connected);
     let mut other = plan();
     other.plan.seed = 1;
+    other.began += 1;
     device.message(Topic::Plan(run_id()), other);
     assert!(device.disk.is_empty());
     device.message(Topic::Round(run_id()), host.manifest());
+    assert!(device.loading.is_empty(), "a manifest of the run before");
+    let mut manifest = host.manifest();
+    manifest.began += 1;
+    device.message(Topic::Round(run_id()), manifest);
     device.load();
     assert_eq!(device.jobs.len(), 1, "the work of the other run does not count");
 }

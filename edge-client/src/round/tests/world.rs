@@ -13,7 +13,10 @@ use fedtt_wire::{DeviceName, Digest, FleetName, Layout, Message, Plan, RunId, To
 use ndarray::{ArrayD, IxDyn};
 
 use crate::local::{LocalMemory, LocalResult};
-use crate::round::{Effect, Event, Identity, Job, LocalPolicy, Notice, Participant, Prepared, Slot, What};
+use crate::round::{Effect, Event, Found, Identity, Job, LocalPolicy, Notice, Participant, Prepared, Slot, What};
+
+/// When the run began, in Unix milliseconds.
+pub(super) const BEGAN: u64 = 1_690_000_000_000;
 
 pub(super) const BUNDLE: &str = "b0";
 
@@ -51,17 +54,22 @@ pub(super) fn plan() -> RunPlan {
         wire: WirePlan { chunk: 1024, ..WirePlan::default() },
         ..Plan::default()
     };
-    RunPlan { run: run_id(), plan, layout: layout() }
+    RunPlan { run: run_id(), began: BEGAN, plan, layout: layout() }
 }
 
 /// A device whose files outlive it.
 pub(super) struct Device {
     pub(super) participant: Participant,
     pub(super) disk: BTreeMap<(RunId, Slot), Vec<u8>>,
+    pub(super) ledger: Option<Vec<u8>>,
     /// What it published and nobody has read yet.
     pub(super) sent: Vec<(Topic, Message)>,
     pub(super) jobs: Vec<Job>,
     pub(super) loading: Vec<Arc<RunPlan>>,
+    pub(super) fetching: Vec<String>,
+    pub(super) offered: Vec<(u32, Digest)>,
+    /// How often the board was asked for.
+    pub(super) looks: usize,
     pub(super) stopped: Vec<u64>,
     pub(super) filters: BTreeSet<String>,
     pub(super) told: Vec<Notice>,
@@ -83,20 +91,25 @@ pub(super) fn identity() -> Identity {
         engine: "mock".into(),
         bundles: vec![BUNDLE.into()],
         examples: 9,
+        ..Presence::default()
     };
     Identity { device: name(), fleet: FleetName::new("f").unwrap(), presence }
 }
 
 impl Device {
     pub(super) fn new(policy: LocalPolicy) -> Self {
-        let (participant, effects) = Participant::new(identity(), policy.clone(), 1, vec![]);
+        let (participant, effects) = Participant::new(identity(), policy.clone(), 1, Found::default());
         assert!(effects.is_empty());
         Device {
             participant,
             disk: BTreeMap::new(),
+            ledger: None,
             sent: Vec::new(),
             jobs: Vec::new(),
             loading: Vec::new(),
+            fetching: Vec::new(),
+            offered: Vec::new(),
+            looks: 0,
             stopped: Vec::new(),
             filters: BTreeSet::new(),
             told: Vec::new(),
@@ -112,7 +125,8 @@ impl Device {
     /// The process is gone; what is on the disk and what was published stays.
     pub(super) fn restart(&mut self) {
         let files = self.disk.iter().map(|((run, slot), bytes)| (run.clone(), *slot, bytes.clone())).collect();
-        let (participant, effects) = Participant::new(identity(), self.policy.clone(), 2, files);
+        let (participant, effects) =
+            Participant::new(identity(), self.policy.clone(), 2, Found { files, ledger: self.ledger.clone() });
         self.participant = participant;
         self.jobs.clear();
         self.loading.clear();
@@ -142,6 +156,9 @@ impl Device {
                 Effect::Subscribe(filter) => drop(self.filters.insert(filter)),
                 Effect::Unsubscribe(filter) => assert!(self.filters.remove(&filter), "not subscribed"),
                 Effect::Prepare(plan) => self.loading.push(plan),
+                Effect::Look(_) => self.looks += 1,
+                Effect::Fetch(bundle) => self.fetching.push(bundle),
+                Effect::Adopt(adoption) => self.offered.push((adoption.round, adoption.digest)),
                 Effect::Train(job) => {
                     if self.finished.contains(&job.round) {
                         self.repeated.push(job.round);
@@ -162,6 +179,7 @@ impl Device {
                 }
                 Effect::Forget(run) => self.disk.retain(|(of, _), _| *of != run),
                 Effect::SetAside { run, slot } => drop(self.disk.remove(&(run, slot))),
+                Effect::Remember(bytes) => self.ledger = Some(bytes),
                 Effect::Tell(notice) => self.told.push(notice),
             }
         }
@@ -206,6 +224,8 @@ fn result(job: &Job) -> LocalResult {
         tensors: if job.goal == Goal::Train { job.globals.iter().map(tensor).collect() } else { Vec::new() },
         examples: 9,
         steps: 3,
+        tokens: 90,
+        joules: Some(4.5),
         loss: f64::from(job.round),
         seconds: 1.0,
         measured: None,
@@ -238,6 +258,8 @@ impl Host {
         let over = self.round >= self.rounds;
         Manifest {
             run: run_id(),
+            began: BEGAN,
+            issued: BEGAN + 10 * u64::from(self.round),
             round: self.round,
             attempt: 0,
             goal: if over { Goal::Rest } else { Goal::Train },
