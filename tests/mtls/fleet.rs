@@ -53,6 +53,9 @@ impl Fleet {
             ],
         );
         assert_eq!(written["broker"], format!("mqtts://localhost:{work}"));
+        // Where tests are run by root: mosquitto would become somebody who cannot look into this folder.
+        let mut conf = fs::OpenOptions::new().append(true).open(out.join("mosquitto.conf")).unwrap();
+        writeln!(conf, "user root").unwrap();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, work));
         let Some(broker) = Mosquitto::configured(&out.join("mosquitto.conf"), address).unwrap() else {
             eprintln!("skipped: mosquitto is not installed");

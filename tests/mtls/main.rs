@@ -229,6 +229,7 @@ fn a_round_passes_over_mutual_tls() {
     let mut device = start(&board);
     device.wait_for(|line| line["event"] == "enrolled" && line["name"] == "d1");
     host.wait_for(|line| line["enrolled"] == "d1");
+    assert!(!board.join("enroll.toml").exists(), "what may let others in is not left about");
     let started = device.wait_for(|line| line["event"] == "started");
     assert_eq!((&started["broker"], &started["fleet"]), (&fleet.url().into(), &"north".into()));
     let (begun, code) = fleet.fedtt(&[&"run", &"start", &plan]);

@@ -68,7 +68,7 @@ impl Place {
 }
 
 /// The seed file a device that is not enrolled is to enrol with: the one its settings name, `enroll.toml` beside the
-/// settings file, or that of the system.
+/// settings file, or that of the system. One that is not there has been used.
 ///
 /// # Errors
 /// When what the device was enrolled with cannot be read.
@@ -77,9 +77,10 @@ pub fn seed_file(config: &EdgeConfig, settings: Option<&Path>) -> Result<Option<
     if enrolled(&config.state.join("identity"))?.is_some() || (set && config.enroll.is_none()) {
         return Ok(None);
     }
+    let named = config.enroll.clone().filter(|path| path.exists());
     let beside = settings.map(|file| file.parent().unwrap_or(Path::new("")).join(SEED)).filter(|path| path.exists());
     let system = || Some(PathBuf::from(SYSTEM_SEED)).filter(|path| settings.is_some() && path.exists());
-    Ok(config.enroll.clone().or(beside).or_else(system))
+    Ok(named.or(beside).or_else(system))
 }
 
 /// The name a device enrols by: that of the seed, of the settings, or its own.
@@ -110,7 +111,7 @@ pub fn read_seed(path: &Path) -> Result<Seed, DaemonError> {
     Ok(Seed::read(&text).map_err(|e| ConfigError::Content { name, message: e.to_string() })?)
 }
 
-/// Enrols a device at its first start. A host that refuses is asked again later, with what the seed file says by then.
+/// Enrols a device at its first start, and removes the seed, which may let others in as well. A host that refuses is asked again later, with what the seed file says by then.
 ///
 /// # Errors
 /// When the seed file cannot be read, or what enrolment leaves behind cannot be written.
@@ -135,6 +136,8 @@ pub async fn enroll_first(
         };
         match enroll(&identity, &read, &name, told).await {
             Ok(enrolled) => {
+                // An error: it is in a folder of others, who put it there and may take it away.
+                let _ = std::fs::remove_file(seed);
                 tell(Told::Enrolled { name: enrolled.name.clone(), expires: enrolled.expires });
                 return Ok(enrolled);
             }

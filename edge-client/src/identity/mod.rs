@@ -16,6 +16,8 @@ mod enrolled;
 mod enrolling;
 mod naming;
 mod sessions;
+#[cfg(test)]
+mod tests_of_enrolment;
 
 use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind};

@@ -55,7 +55,7 @@ pub(crate) struct MosquittoArgs {
     /// Folder to write
     #[arg(short, long, value_name = "DIR")]
     out: PathBuf,
-    /// Group mosquitto runs under, to let it read its key
+    /// Group mosquitto runs under, to let it read its key [default: mosquitto, for root]
     #[arg(long, value_name = "NAME")]
     group: Option<String>,
     /// Command that makes the broker read its files anew, run when a device is revoked

@@ -37,7 +37,7 @@ pub struct MosquittoOptions {
     pub bind: Option<String>,
     /// The folder to write, as mosquitto and the host see it.
     pub folder: PathBuf,
-    /// The group mosquitto runs under.
+    /// The group mosquitto runs under; for root, `mosquitto` where there is one.
     pub group: Option<String>,
     /// The command that makes it read its files anew.
     pub on_revoke: Vec<String>,
@@ -57,7 +57,12 @@ pub(super) fn write(
     let Some(host) = options.at.first().cloned() else {
         return Err(FleetError::Refused("the broker has no host name; give the one devices reach it at".into()));
     };
-    let group = options.group.as_deref().map(group).transpose()?;
+    let group = match options.group.as_deref() {
+        Some(name) => Some(group(name)?),
+        // Started by root, mosquitto becomes another user, who has to read what root writes here.
+        None if rustix::process::geteuid().is_root() => group("mosquitto").ok(),
+        None => None,
+    };
     let folder = &options.folder;
     std::fs::create_dir_all(folder).map_err(of(folder))?;
     let data = folder.join("data");
