@@ -7,18 +7,26 @@
 #![forbid(unsafe_code)]
 
 pub mod adapter_file;
+pub mod adapters;
 pub mod batch;
+pub mod board;
 pub mod daemon;
+pub mod damper;
 pub mod data;
+pub mod doctor;
 pub mod evaluate;
+pub mod export;
+pub mod fetch;
 mod files;
 pub mod identity;
 pub mod local;
 pub mod metrics;
 pub mod model;
+pub mod need;
 pub mod predict;
 pub mod prepare;
 pub mod round;
+pub mod serve;
 pub mod source;
 pub mod streams;
 pub mod task;

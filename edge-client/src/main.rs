@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
-use cli::{Output, eval, predict, run, train};
+use cli::{Output, doctor, enroll, eval, export, fetch, predict, run, serve_local, train, verify};
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage.";
 
@@ -28,6 +28,18 @@ enum Command {
     Eval(eval::EvalArgs),
     /// Apply an adapter to texts
     Predict(predict::PredictArgs),
+    /// Write an adapter in another form: safetensors, ONNX, or a bundle with it in it
+    Export(export::ExportArgs),
+    /// Get a bundle or an adapter from a web server
+    Fetch(fetch::FetchArgs),
+    /// Answer other programs of this device over HTTP
+    ServeLocal(serve_local::ServeLocalArgs),
+    /// Become a device of a fleet: get a certificate from its host
+    Enroll(enroll::EnrollArgs),
+    /// See whether this board is fit: engine, bundles, memory, disk, data, broker, certificate, and what it tells of itself
+    Doctor(doctor::DoctorArgs),
+    /// Check this board's gradients: against finite differences, or against another machine's
+    Verify(verify::VerifyArgs),
     /// Take part in the runs of a fleet, until stopped
     Run(run::RunArgs),
 }
@@ -43,10 +55,17 @@ fn main() -> ExitCode {
         Command::Predict(args) => {
             with(Output::new("predict", args.with.output.json), |output| predict::run(args, output))
         }
+        Command::Export(args) => with(Output::new("export", args.output.json), |output| export::run(args, output)),
+        Command::Fetch(args) => with(Output::new("fetch", args.json()), |output| fetch::run(args, output)),
+        Command::ServeLocal(args) => with(Output::new("serve-local", args.output.json), |_| serve_local::run(args)),
+        Command::Enroll(args) => with(Output::new("enroll", args.output.json), |output| enroll::run(args, output)),
+        Command::Doctor(args) => judged(Output::new("doctor", args.output.json), |output| doctor::run(args, output)),
+        Command::Verify(args) => judged(Output::new("verify", args.output.json), |output| verify::run(args, output)),
         Command::Run(args) => with(Output::new("run", args.output.json), |_| run::run(args)),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
         Err(error) => {
             output.failure(&error);
             ExitCode::from(1)
@@ -54,7 +73,13 @@ fn main() -> ExitCode {
     }
 }
 
-fn with(output: Output, run: impl FnOnce(Output) -> anyhow::Result<()>) -> (Output, anyhow::Result<()>) {
+/// A command that does its work or fails.
+fn with(output: Output, run: impl FnOnce(Output) -> anyhow::Result<()>) -> (Output, anyhow::Result<bool>) {
+    (output, run(output).map(|()| true))
+}
+
+/// A command whose result may be that something is not well.
+fn judged(output: Output, run: impl FnOnce(Output) -> anyhow::Result<bool>) -> (Output, anyhow::Result<bool>) {
     (output, run(output))
 }
 

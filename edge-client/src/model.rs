@@ -92,6 +92,18 @@ pub enum ModelError {
     Output(String),
 }
 
+/// What is grafted and trained: the forms of `set`, for `objective`.
+pub(crate) fn training_spec(set: &AdapterSet, objective: &Objective, from_block: Option<usize>) -> TrainingSpec {
+    TrainingSpec {
+        adapters: set.forms().into_iter().map(|(site, form)| (site.id, form)).collect(),
+        head: set.head_form(),
+        task: objective.task,
+        pooling: objective.pooling,
+        from_block,
+        norms: objective.norms.clone(),
+    }
+}
+
 impl AdaptedModel {
     /// Grafts the forms of `set` into `backbone` and loads the result.
     ///
@@ -105,18 +117,11 @@ impl AdaptedModel {
         options: &SessionOptions,
         purpose: Use,
     ) -> Result<Self, ModelError> {
-        let adapters = set.forms().into_iter().map(|(site, form)| (site.id, form)).collect();
-        let spec = TrainingSpec {
-            adapters,
-            head: set.head_form(),
-            task: objective.task,
-            pooling: objective.pooling,
-            from_block: match &purpose {
-                Use::TrainAbove(block, _) => Some(*block),
-                Use::Forward | Use::Train => None,
-            },
-            norms: objective.norms.clone(),
+        let from_block = match &purpose {
+            Use::TrainAbove(block, _) => Some(*block),
+            Use::Forward | Use::Train => None,
         };
+        let spec = training_spec(set, objective, from_block);
         let graph = TrainingGraph::build(backbone, &spec)?;
         let sessions = match purpose {
             Use::Forward => Sessions::Forward(engine.load(&graph.forward(backbone)?, options)?),

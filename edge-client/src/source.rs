@@ -1,13 +1,13 @@
 //! Where backbone and data come from: a bundle and files, or what is embedded.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use fedtt_backbone::backbone::{Backbone, BackboneError};
 use fedtt_backbone::bundle::{Bundle, BundleError};
 use fedtt_backbone::import::{self, ImportError};
 use fedtt_backbone::training::Pooling;
 use fedtt_zoo::Split;
-use sha2::{Digest, Sha256};
 
 use crate::data::{Dataset, Example};
 use crate::tokenize::{TextEncoder, TokenizeError};
@@ -23,12 +23,88 @@ pub struct Source {
     pub backbone: Backbone,
     /// How its hidden states are best pooled.
     pub pooling: Pooling,
+    /// The bundle's folder; none for the embedded encoder.
+    pub folder: Option<PathBuf>,
     tokenizer: Option<(PathBuf, Vec<u8>)>,
 }
+
+/// A backbone that is there, by its hash; nothing of it is held in memory before it is opened.
+#[derive(Clone, Debug)]
+pub struct Available {
+    /// Where it is, for messages.
+    pub name: String,
+    /// Hash of its contents.
+    pub hash: String,
+    place: Place,
+}
+
+#[derive(Clone, Debug)]
+enum Place {
+    Embedded,
+    Folder(PathBuf),
+    Opened(Arc<Source>),
+}
+
+impl Available {
+    /// The bundle in `folder`, or the embedded encoder. A bundle's parts are checked, save for its weights.
+    ///
+    /// # Errors
+    /// When there is no bundle, or it is damaged.
+    pub fn find(folder: Option<&Path>) -> Result<Self, SourceError> {
+        let Some(folder) = folder else {
+            let hash = fedtt_zoo::ENCODER_SHA256.to_string();
+            return Ok(Available { name: EMBEDDED.into(), hash, place: Place::Embedded });
+        };
+        let bundle = Bundle::open(folder)?;
+        let place = Place::Folder(folder.to_path_buf());
+        Ok(Available { name: folder.display().to_string(), hash: bundle.hash().to_string(), place })
+    }
+
+    /// Its folder, unless it is embedded.
+    pub fn folder(&self) -> Option<&Path> {
+        match &self.place {
+            Place::Folder(folder) => Some(folder),
+            Place::Embedded | Place::Opened(_) => None,
+        }
+    }
+
+    /// The backbone in memory.
+    ///
+    /// # Errors
+    /// When it cannot be opened, or is another by now.
+    pub fn open(&self) -> Result<Arc<Source>, SourceError> {
+        let source = match &self.place {
+            Place::Embedded => Source::open(None)?,
+            Place::Folder(folder) => Source::open(Some(folder))?,
+            Place::Opened(source) => return Ok(source.clone()),
+        };
+        match source.hash == self.hash {
+            true => Ok(Arc::new(source)),
+            false => Err(SourceError::Changed { name: self.name.clone(), found: source.hash }),
+        }
+    }
+}
+
+impl From<Arc<Source>> for Available {
+    fn from(source: Arc<Source>) -> Self {
+        Available { name: source.name.clone(), hash: source.hash.clone(), place: Place::Opened(source) }
+    }
+}
+
+/// What the embedded encoder is called.
+const EMBEDDED: &str = "the embedded encoder";
 
 /// Why there is no backbone.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
+    /// The folder holds another bundle than it did.
+    #[error("{name} holds another bundle by now, {found}; start the device again")]
+    Changed {
+        /// Where it is.
+        name: String,
+        /// The hash it has now.
+        found: String,
+    },
     /// The bundle cannot be opened.
     #[error(transparent)]
     Bundle(#[from] BundleError),
@@ -77,22 +153,40 @@ impl Source {
             hash: bundle.hash().to_string(),
             backbone: Backbone::open(&bundle)?,
             pooling: bundle.settings().pooling,
+            folder: Some(bundle.folder().to_path_buf()),
             tokenizer: bundle.tokenizer().map(read).transpose()?,
         })
     }
 
     fn embedded() -> Result<Self, SourceError> {
         let files = fedtt_zoo::encoder();
-        let name = "the embedded encoder";
-        let graph = import::from_bytes(files.model, Path::new(name))?;
-        let digest = Sha256::new().chain_update(files.model).chain_update(files.tokenizer).finalize();
+        let graph = import::from_bytes(files.model, Path::new(EMBEDDED))?;
         Ok(Source {
-            name: name.to_string(),
-            hash: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+            name: EMBEDDED.to_string(),
+            hash: fedtt_zoo::ENCODER_SHA256.to_string(),
             backbone: Backbone::new(graph, None)?,
             pooling: Pooling::Mean,
+            folder: None,
             tokenizer: Some((PathBuf::from("embedded tokenizer.json"), files.tokenizer.to_vec())),
         })
+    }
+
+    /// Its `tokenizer.json`, if it has one.
+    pub fn tokenizer_json(&self) -> Option<&[u8]> {
+        self.tokenizer.as_ref().map(|(_, json)| json.as_slice())
+    }
+
+    /// The licence text of its weights, if it is known.
+    ///
+    /// # Errors
+    /// When the bundle's cannot be read.
+    pub fn licence(&self) -> Result<Option<String>, SourceError> {
+        let Some(folder) = &self.folder else { return Ok(Some(fedtt_zoo::encoder().license.to_string())) };
+        let read = |path: PathBuf| match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(text),
+            Err(source) => Err(SourceError::Io { path, source }),
+        };
+        Bundle::open(folder)?.licence().map(read).transpose()
     }
 
     /// The tokenizer at work, or, where there is none, an encoder that takes token ids.

@@ -27,9 +27,14 @@ impl Output {
 
     /// Prints the result: `data` in the envelope, or `text`.
     pub(crate) fn success(self, data: &impl Serialize, text: &str) -> anyhow::Result<()> {
+        self.judged(true, data, text)
+    }
+
+    /// The same of a command whose result may be that something is not well.
+    pub(crate) fn judged(self, ok: bool, data: &impl Serialize, text: &str) -> anyhow::Result<()> {
         let mut out = io::stdout().lock();
         if self.json {
-            let envelope = json!({ "version": VERSION, "command": self.command, "ok": true, "data": data });
+            let envelope = json!({ "version": VERSION, "command": self.command, "ok": ok, "data": data });
             print(&mut out, &envelope.to_string())
         } else {
             print(&mut out, text.trim_end())

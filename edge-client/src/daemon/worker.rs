@@ -1,18 +1,22 @@
 //! What does a device's local work.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use fedtt_runtime::{Engine, SessionOptions};
+use fedtt_runtime::{Engine, EngineConfig, SessionOptions, expected, select};
 use fedtt_wire::message::RunPlan;
 use fedtt_wire::plan::Task;
 use fedtt_wire::{DeviceName, RunId};
 
+use super::adopting::{Adopted, adopt};
 use super::{Data, Settings};
+use crate::adapters::Adapters;
 use crate::data::{Dataset, ReadOptions};
+use crate::fetch::Shelf;
 use crate::local::{LocalData, LocalError, LocalResult, PlanModel, RoundWork, Stepped};
-use crate::round::{Job, Prepared};
-use crate::source::Source;
+use crate::need::{Holder, Need};
+use crate::round::{Adoption, Job, Prepared};
+use crate::source::{Available, FieldSplit, field_reports};
 use crate::task::TaskKind;
 
 /// So many runs' models are kept loaded.
@@ -26,6 +30,12 @@ pub trait Worker: Send {
     /// Why the device cannot take part in the run.
     fn prepare(&mut self, plan: &Arc<RunPlan>) -> Result<Prepared, LocalError>;
 
+    /// Bytes of memory that a plan's work will take beyond what the process has already.
+    fn need(&mut self, plan: &RunPlan) -> u64 {
+        let _ = plan;
+        0
+    }
+
     /// Does a round's work; ends soon once `stop` says so.
     ///
     /// # Errors
@@ -37,18 +47,36 @@ pub trait Worker: Send {
         progress: &mut dyn FnMut(Stepped),
     ) -> Result<LocalResult, LocalError>;
 
-    /// Unloads what is there for a run, or for all after a panic.
+    /// Checks a global state and uses it from then on.
+    ///
+    /// # Errors
+    /// Why what is in use stays in use.
+    fn adopt(&mut self, adoption: &Adoption) -> Result<(), String> {
+        let _ = adoption;
+        Ok(())
+    }
+
+    /// Unloads what is there for a run, or for all: after a panic, or when nothing has been asked for long.
     fn forget(&mut self, run: Option<&RunId>);
 }
 
 /// Training on the device's backbones and data.
 pub(super) struct Training {
     device: DeviceName,
-    sources: Vec<Arc<Source>>,
+    sources: Vec<Available>,
     data: Data,
-    engine: Box<dyn Engine>,
+    config: EngineConfig,
+    /// Selected with the first model that is loaded.
+    engine: Option<Box<dyn Engine>>,
     options: SessionOptions,
     loaded: VecDeque<Loaded>,
+    shelf: Shelf,
+    keep_bytes: u64,
+    adapters: Adapters,
+    /// What each run's work takes, with the bundle that was foreseen from.
+    needs: BTreeMap<RunId, (String, u64)>,
+    /// The bundle of each run that was prepared.
+    in_use: BTreeMap<RunId, String>,
 }
 
 /// A run's model and examples.
@@ -56,18 +84,49 @@ struct Loaded {
     plan: Arc<RunPlan>,
     model: PlanModel,
     data: LocalData,
+    adopted: Option<Adopted>,
 }
 
 impl Training {
-    pub(super) fn new(settings: &Settings, engine: Box<dyn Engine>) -> Self {
+    pub(super) fn new(settings: &Settings) -> Self {
         Training {
             device: settings.name.clone(),
             sources: settings.sources.clone(),
             data: settings.data.clone(),
-            engine,
+            config: settings.engine.clone(),
+            engine: None,
             options: SessionOptions { threads: settings.engine.threads, ..SessionOptions::default() },
             loaded: VecDeque::new(),
+            shelf: Shelf::of(&settings.state),
+            keep_bytes: settings.fetch.keep_bytes,
+            adapters: Adapters::of(&settings.state),
+            needs: BTreeMap::new(),
+            in_use: BTreeMap::new(),
         }
+    }
+
+    /// The backbone of that hash.
+    fn source(&self, wanted: &str) -> Result<Available, LocalError> {
+        let source = match self.sources.iter().find(|source| source.hash == wanted) {
+            Some(source) => Some(source.clone()),
+            None => self.shelf.find(wanted)?,
+        };
+        source.ok_or_else(|| LocalError::OtherBackbone {
+            wanted: wanted.to_string(),
+            found: self.sources.first().map_or_else(String::new, |source| source.hash.clone()),
+            name: self.sources.first().map_or_else(|| "no backbone".into(), |source| source.name.clone()),
+        })
+    }
+
+    /// Memory that a plan's work takes.
+    fn foresee(&self, plan: &RunPlan) -> Result<u64, LocalError> {
+        let holder = match &self.engine {
+            Some(engine) => Holder::of(engine.as_ref()),
+            None if expected(&self.config)?.starts_with("ort") => Holder::Ort,
+            None => Holder::Tract,
+        };
+        let source = self.source(&plan.plan.model.bundle)?.open()?;
+        Ok(Need::of_plan(&plan.plan, &source, holder)?.bytes())
     }
 
     fn load(&mut self, plan: &Arc<RunPlan>) -> Result<&mut Loaded, LocalError> {
@@ -77,20 +136,18 @@ impl Training {
                 self.loaded.extend(found);
             }
             None => {
-                let wanted = &plan.plan.model.bundle;
-                let source = self.sources.iter().find(|source| source.hash == *wanted);
-                let source = source.ok_or_else(|| LocalError::OtherBackbone {
-                    wanted: wanted.clone(),
-                    found: self.sources.first().map_or_else(String::new, |source| source.hash.clone()),
-                    name: self.sources.first().map_or_else(|| "no backbone".into(), |source| source.name.clone()),
-                })?;
+                let source = self.source(&plan.plan.model.bundle)?;
                 // Room first: two models at a time may be more than the device has memory for.
                 while self.loaded.len() >= LOADED {
                     self.loaded.pop_front();
                 }
-                let model = PlanModel::load(&plan.plan, source, self.engine.as_ref(), &self.options)?;
+                let engine = match &mut self.engine {
+                    Some(engine) => engine,
+                    none => none.insert(select(&self.config)?),
+                };
+                let model = PlanModel::load(&plan.plan, &*source.open()?, engine.as_ref(), &self.options)?;
                 let data = model.data(&plan.plan, &self.data.read(plan.plan.model.task)?)?;
-                self.loaded.push_back(Loaded { plan: plan.clone(), model, data });
+                self.loaded.push_back(Loaded { plan: plan.clone(), model, data, adopted: None });
             }
         }
         self.loaded.back_mut().ok_or(LocalError::Empty)
@@ -98,7 +155,24 @@ impl Training {
 }
 
 impl Worker for Training {
+    fn need(&mut self, plan: &RunPlan) -> u64 {
+        if self.loaded.iter().any(|loaded| loaded.plan.plan == plan.plan) {
+            return 0;
+        }
+        let known = self.needs.get(&plan.run).filter(|(of, _)| *of == plan.plan.model.bundle).map(|(_, need)| *need);
+        known.unwrap_or_else(|| {
+            // What is wrong with a plan shows when it is prepared.
+            let need = self.foresee(plan).unwrap_or(0);
+            self.needs.insert(plan.run.clone(), (plan.plan.model.bundle.clone(), need));
+            need
+        })
+    }
+
     fn prepare(&mut self, plan: &Arc<RunPlan>) -> Result<Prepared, LocalError> {
+        self.load(plan)?;
+        self.in_use.insert(plan.run.clone(), plan.plan.model.bundle.clone());
+        // Only now: an old bundle is kept until the new one has loaded. That there is no room is the next fetch's trouble.
+        let _ = self.shelf.make_room(self.keep_bytes, &self.in_use.values().cloned().collect());
         let loaded = self.load(plan)?;
         let held_out = loaded.data.held_out.as_ref().map_or(0, |set| set.rows.len());
         Ok(Prepared {
@@ -127,8 +201,21 @@ impl Worker for Training {
         loaded.model.train(&job.plan.plan, &round, &loaded.data, &job.memory, stop, progress)
     }
 
+    fn adopt(&mut self, adoption: &Adoption) -> Result<(), String> {
+        let adapters = self.adapters.clone();
+        let loaded = self.load(&adoption.plan).map_err(|e| e.to_string())?;
+        if loaded.adopted.as_ref().is_some_and(|adopted| adopted.is(adoption.digest)) {
+            return Ok(());
+        }
+        let Loaded { model, data, adopted, .. } = loaded;
+        *adopted = Some(adopt(&adapters, adoption, model, data, adopted.as_ref()).map_err(|e| e.to_string())?);
+        Ok(())
+    }
+
     fn forget(&mut self, run: Option<&RunId>) {
+        self.in_use.retain(|of, _| run.is_none_or(|run| of != run));
         self.loaded.retain(|loaded| run.is_some_and(|run| loaded.plan.run != *run));
+        self.needs.retain(|of, _| run.is_some_and(|run| of != run));
     }
 }
 
@@ -136,6 +223,7 @@ impl Data {
     /// The examples, for a task.
     fn read(&self, task: Task) -> Result<Dataset, LocalError> {
         match self {
+            Data::Embedded => Ok(field_reports(FieldSplit::Train)),
             Data::Given(data) => Ok(data.as_ref().clone()),
             Data::Files { paths, options } => {
                 let task = match task {

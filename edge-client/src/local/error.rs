@@ -1,11 +1,12 @@
 //! Why a device makes nothing of a round.
 
-use fedtt_runtime::EngineError;
+use fedtt_runtime::{EngineError, SelectError};
 use fedtt_wire::WireError;
 
 use crate::data::DataError;
 use crate::model::ModelError;
 use crate::prepare::PrepareError;
+use crate::source::SourceError;
 use crate::tokenize::TokenizeError;
 
 /// Why a device makes nothing of a round.
@@ -29,6 +30,12 @@ pub enum LocalError {
         /// What is wrong.
         reason: String,
     },
+    /// The backbone cannot be opened.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// No engine can be used.
+    #[error(transparent)]
+    Engine(#[from] SelectError),
     /// The adapted backbone cannot be loaded or run.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -60,6 +67,9 @@ pub enum LocalError {
     /// A trained value is infinite or not a number.
     #[error("`{0}` became infinite or not a number; lower local.rate in the plan")]
     NotFinite(String),
+    /// The board does not allow it.
+    #[error("given up: {0}")]
+    Board(String),
     /// Whoever asked for the work no longer wants it.
     #[error("stopped")]
     Stopped,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::text::{bytes, count, duration, energy, escape, percent, quality};
+use super::text::{bytes, count, duration, energy, escape, number, percent, quality};
 use super::{Run, map};
 
 /// Rows shown of a table.
@@ -18,7 +18,17 @@ struct Device {
     up: u64,
     down: u64,
     joules: Option<f64>,
+    /// rounds whose energy is known, and the tokens trained on in them
+    metered: (u64, u64),
     quality: Option<f64>,
+}
+
+impl Device {
+    /// Over the rounds whose energy is known.
+    fn tokens_per_joule(&self) -> Option<f64> {
+        let joules = self.joules.filter(|&joules| joules > 0.0)?;
+        (self.metered.1 > 0).then(|| self.metered.1 as f64 / joules)
+    }
 }
 
 fn gather<'a>(run: &Run<'a>) -> BTreeMap<&'a str, Device> {
@@ -37,6 +47,7 @@ fn gather<'a>(run: &Run<'a>) -> BTreeMap<&'a str, Device> {
             device.down += own.traffic.down;
             if let Some(joules) = own.joules {
                 device.joules = Some(device.joules.unwrap_or(0.0) + joules);
+                device.metered = (device.metered.0 + 1, device.metered.1 + own.tokens);
             }
             if let Some(measured) = &own.measured {
                 device.quality = Some(measured.value);
@@ -67,7 +78,10 @@ fn table(run: &Run<'_>, devices: &BTreeMap<&str, Device>) -> String {
         cells +=
             &format!("<td>{}</td><td>{}</td><td>{}</td>", count(d.examples), bytes(d.up as f64), bytes(d.down as f64));
         if energy_known {
+            let a_round = d.joules.map(|joules| joules / d.metered.0.max(1) as f64);
             cells += &format!("<td>{}</td>", d.joules.map_or("–".into(), energy));
+            cells += &format!("<td>{}</td>", a_round.map_or("–".into(), energy));
+            cells += &format!("<td>{}</td>", d.tokens_per_joule().map_or("–".into(), number));
         }
         cells += &format!("<td>{}</td>", d.quality.map_or("–".into(), |q| quality(&run.curve.metric, q)));
         format!("<tr><th scope=\"row\">{}</th>{cells}</tr>", escape(name))
@@ -80,7 +94,11 @@ fn table(run: &Run<'_>, devices: &BTreeMap<&str, Device>) -> String {
          </th><th scope=\"col\">Share of the result</th><th scope=\"col\">Training a round</th><th scope=\"col\">Examples\
          </th><th scope=\"col\">Up</th><th scope=\"col\">Down</th>{}<th scope=\"col\">{}</th></tr></thead><tbody>{rows}\
          </tbody></table></div>{more}",
-        if energy_known { "<th scope=\"col\">Energy</th>" } else { "" },
+        if energy_known {
+            "<th scope=\"col\">Energy</th><th scope=\"col\">Energy a round</th><th scope=\"col\">Tokens per joule</th>"
+        } else {
+            ""
+        },
         if run.curve.metric.is_empty() { "Quality".into() } else { escape(&run.curve.metric) },
     )
 }

@@ -1,6 +1,6 @@
 //! What every engine offers.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::Tensor;
 
@@ -38,6 +38,11 @@ pub trait Engine: Send + Sync {
     /// # Errors
     /// When the model cannot be read or holds an operator the engine lacks.
     fn load(&self, model: &Model, options: &SessionOptions) -> Result<Box<dyn Session>, EngineError>;
+
+    /// The library it was loaded from, unless it is built in.
+    fn library(&self) -> Option<&Path> {
+        None
+    }
 
     /// Whether `If` runs one of its branches alone, so that one session serves training and evaluation.
     fn conditionals(&self) -> bool {

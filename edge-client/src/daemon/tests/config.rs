@@ -32,6 +32,11 @@ min_examples = 50
 max_seconds = 600
 quiet = "22:00-06:00+02:00"
 
+[limits]
+max_temperature = 70
+resume_temperature = 65.5
+power_modes = ["15W", "2"]
+
 [engine]
 engine = "tract"
 threads = 2
@@ -49,6 +54,8 @@ fn a_whole_file_is_understood_and_its_paths_are_relative_to_it() {
     let settings = config.settings().unwrap();
     assert_eq!((settings.name.as_str(), settings.fleet.as_str()), ("jetson-07", "north"));
     assert_eq!((settings.policy.min_examples, settings.policy.max_seconds), (50, Some(600)));
+    assert_eq!((settings.limits.max_temperature, settings.limits.resume_temperature), (70.0, 65.5));
+    assert_eq!(settings.limits.power_modes, ["15W", "2"]);
     assert_eq!(settings.policy.quiet.unwrap().to_string(), "22:00-06:00+02:00");
     assert_eq!((settings.sources.len(), settings.engine.threads), (1, 2));
     let Data::Files { paths, options } = settings.data else { panic!() };
@@ -60,7 +67,7 @@ fn without_a_file_the_embedded_defaults_serve() {
     let config = EdgeConfig::read(None, &["name=d1".into()]).unwrap();
     let settings = config.settings().unwrap();
     assert_eq!(settings.broker.to_string(), "mqtt://127.0.0.1:1883");
-    assert!(matches!(settings.data, Data::Given(data) if data.examples.len() > 500));
+    assert!(matches!(settings.data, Data::Embedded));
 }
 
 #[test]
@@ -98,6 +105,7 @@ fn what_cannot_be_used_is_named() {
         ("name = 'a/b'", "setting `name`: device name `a/b`"),
         ("fleet = ''", "setting `fleet`: "),
         ("[policy]\nmax_seconds = 0", "setting `policy.max_seconds`: must be at least 1"),
+        ("[limits]\nmin_battery = 200", "setting `limits.min_battery`: must be 0 to 100"),
         ("[engine]\nengine = 'torch'", "setting `engine.engine`: "),
         ("[engine]\nprovider = 'tpu'", "setting `engine.provider`: "),
         ("bundles = ['no-such-bundle']", "no-such-bundle"),
@@ -126,5 +134,6 @@ fn the_example_states_the_defaults_and_only_settings_there_are() {
     let whole: Vec<String> = example.lines().map(bare).collect();
     let config: EdgeConfig = toml::from_str(&whole.join("\n")).unwrap();
     assert!(config.name.is_some() && config.tls.key.is_some() && config.policy.quiet.is_some());
+    assert!(config.limits.max_load.is_some());
     assert!(config.engine.library.is_some() && config.data.header.is_some() && config.policy.max_seconds.is_some());
 }

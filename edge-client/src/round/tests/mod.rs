@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod admission;
 mod fetching;
 mod protocol;
 mod refusing;

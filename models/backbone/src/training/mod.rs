@@ -1,5 +1,6 @@
 //! The training graph: backbone, grafts, head and loss, differentiated.
 
+mod footprint;
 mod layout;
 mod loss;
 mod norms;
@@ -18,6 +19,7 @@ use crate::shape::{Dim, Facts};
 use crate::sites::Site;
 use crate::vjp::{VjpError, differentiate};
 
+pub use footprint::Footprint;
 pub use loss::{Pooling, Task};
 pub use norms::{Norm, norms};
 

@@ -161,6 +161,10 @@ impl Engine for OrtEngine {
         format!("ort {} ({})", self.library.version, self.options.provider)
     }
 
+    fn library(&self) -> Option<&Path> {
+        Some(&self.library.path)
+    }
+
     fn load(&self, model: &Model, options: &SessionOptions) -> Result<Box<dyn Session>, EngineError> {
         let refuse = |message: String| EngineError::Load { engine: self.name(), message };
         let asked = self.options.optimisation;

@@ -1,0 +1,75 @@
+//! The board, watched by the training thread: before work, and between its steps.
+
+use std::time::{Duration, Instant};
+
+use crate::board::{Board, Gate, Limits, Meter, Objection};
+
+/// Time between two looks at the board while it trains, or waits to go on.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Work that waits for memory is given up after this: holding still frees none.
+const MEMORY_PATIENCE: Duration = Duration::from_secs(60);
+
+/// A board with its owner's limits.
+pub(super) struct Guard {
+    board: Board,
+    gate: Gate,
+    limited: bool,
+    looked: Option<Instant>,
+}
+
+/// What becomes of work that the board objects to.
+pub(super) enum Hold<'a> {
+    /// It waits: why, once; nothing once it goes on.
+    Told(Option<&'a str>),
+    /// It waits, up to this long until the board is looked at again; returns whether it is to stop.
+    Wait(Duration),
+}
+
+impl Guard {
+    pub(super) fn new(board: Board, limits: Limits) -> Self {
+        let limited = limits != Limits::none();
+        Guard { board, gate: Gate::new(limits), limited, looked: None }
+    }
+
+    /// Why work that takes `need` more bytes may not begin now, if it may not.
+    pub(super) fn objection(&mut self, need: u64) -> Option<Objection> {
+        self.limited.then(|| self.gate.objection(&self.board.read_limited(), need)).flatten()
+    }
+
+    /// What measures the energy of work, if the board can tell it.
+    pub(super) fn meter(&self) -> Option<Meter> {
+        Meter::start(&self.board)
+    }
+
+    /// To be called between steps: looks at the board every second and, while it objects, waits. `hold` is told, and waits.
+    ///
+    /// # Errors
+    /// Why the work is given up.
+    pub(super) fn pass(&mut self, hold: &mut dyn FnMut(Hold<'_>) -> bool) -> Result<(), String> {
+        if !self.limited || self.looked.is_some_and(|looked| looked.elapsed() < LOOK_EVERY) {
+            return Ok(());
+        }
+        self.looked = Some(Instant::now());
+        let Some(mut objection) = self.objection(0) else { return Ok(()) };
+        hold(Hold::Told(Some(&objection.to_string())));
+        let began = Instant::now();
+        loop {
+            if objection.is_ours() && began.elapsed() >= MEMORY_PATIENCE {
+                return Err(objection.to_string());
+            }
+            if hold(Hold::Wait(LOOK_EVERY)) {
+                // Whoever stops it has no use for a word that it goes on.
+                return Ok(());
+            }
+            match self.objection(0) {
+                Some(still) => objection = still,
+                None => {
+                    self.looked = Some(Instant::now());
+                    hold(Hold::Told(None));
+                    return Ok(());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! What the service manager is told (`sd_notify(3)`): that the device is up, what it does, and that it is alive.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+
+use super::Told;
+use super::life::Life;
+use crate::round::{Notice, What};
+
+/// The service manager, where there is one: `NOTIFY_SOCKET` names its socket, `WATCHDOG_USEC` how often it wants a sign.
+#[derive(Debug, Default)]
+pub(super) struct Service {
+    ready: AtomicBool,
+}
+
+fn notify(states: &[NotifyState<'_>]) {
+    // A service manager that does not listen is no reason to stop; without one nothing is sent.
+    let _ = sd_notify::notify(states);
+}
+
+impl Service {
+    /// The device is up: the broker knows of it or, where that is away, it tries. Once is enough; a board without network
+    /// is no failed service, which would be started again and again.
+    pub(super) fn up(&self) {
+        if !self.ready.swap(true, Ordering::Relaxed) {
+            notify(&[NotifyState::Ready]);
+        }
+    }
+
+    /// The device is about to end.
+    pub(super) fn stopping(&self) {
+        notify(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
+    }
+
+    /// What the device does, for `systemctl status`.
+    pub(super) fn told(&self, told: &Told) {
+        if let Some(status) = status(told) {
+            notify(&[NotifyState::Status(&status)]);
+        }
+    }
+
+    /// Gives a sign at half the time the service manager waits for one, as long as there are signs of life.
+    pub(super) async fn watch(life: Life) {
+        let Some(patience) = sd_notify::watchdog_enabled().filter(|patience| !patience.is_zero()) else {
+            return std::future::pending().await;
+        };
+        let mut ticks = tokio::time::interval((patience / 2).max(Duration::from_millis(10)));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            if life.is_seen(patience) {
+                notify(&[NotifyState::Watchdog]);
+            }
+        }
+    }
+}
+
+fn status(told: &Told) -> Option<String> {
+    let text = match told {
+        Told::Disconnected { reason, .. } => format!("not connected: {reason}"),
+        Told::Notice(Notice { what: What::Connected, .. }) => "connected, waiting for rounds".to_string(),
+        Told::Notice(notice) => match notice.what {
+            What::Ignored { .. } | What::SetAside { .. } | What::Announced { .. } => return None,
+            _ => notice.to_string(),
+        },
+        _ => return None,
+    };
+    // A line break would begin another assignment.
+    Some(text.replace(['\n', '\r'], " "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_write_stays_on_the_line() {
+        let told = Told::Disconnected { reason: "refused\nREADY=1".into(), retry_in: Duration::ZERO };
+        assert_eq!(status(&told).as_deref(), Some("not connected: refused READY=1"));
+        let told = Told::Notice(Notice { run: None, what: What::Connected });
+        assert_eq!(status(&told).as_deref(), Some("connected, waiting for rounds"));
+    }
+}
