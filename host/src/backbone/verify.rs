@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use anyhow::Context;
 use fedtt_backbone::backbone::Backbone;
 use fedtt_backbone::bundle::Bundle;
-use fedtt_backbone::verify::{Against, Reference, Report, verify};
+use fedtt_backbone::verify::{Against, Reference, verify};
 
 use crate::engine::EngineArgs;
-use crate::output::{Outcome, table};
+use crate::output::Outcome;
 
 /// Check the derived gradients of a bundle on this machine's engine.
 ///
@@ -53,29 +53,5 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
         Some(reference) => Against::Both(reference),
     };
     let report = verify(&backbone, engine.as_ref(), &args.engine.options(), against)?;
-    Ok(Outcome { text: text(&report), ok: report.passed, data: serde_json::to_value(&report)? })
-}
-
-fn text(report: &Report) -> String {
-    let shown = |error: Option<f64>| error.map_or("-".to_string(), |e| format!("{e:.1e}"));
-    let rows: Vec<Vec<String>> = report
-        .sites
-        .iter()
-        .map(|check| {
-            let verdict = if check.worst(&report.tolerance) <= 1.0 { "ok" } else { "FAIL" };
-            vec![
-                check.site.clone(),
-                shown(check.finite_difference),
-                shown(check.gradient_zero),
-                shown(check.gradient_nonzero),
-                verdict.to_string(),
-            ]
-        })
-        .collect();
-    let mut text = format!("{}\n\n", report.engine);
-    text += &table(&["site", "finite differences", "reference", "with probes", ""], &rows);
-    if let (Some(zero), Some(nonzero)) = (report.output_zero, report.output_nonzero) {
-        text += &format!("\noutput differs from the reference by {zero:.1e}, with probes {nonzero:.1e}\n");
-    }
-    text + if report.passed { "\nall within tolerance\n" } else { "\nbeyond tolerance\n" }
+    Ok(Outcome { text: format!("{report}\n"), ok: report.passed, data: serde_json::to_value(&report)? })
 }

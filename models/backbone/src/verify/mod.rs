@@ -3,6 +3,7 @@
 mod finite;
 mod record;
 mod reference;
+mod text;
 
 use std::collections::HashMap;
 
