@@ -170,6 +170,8 @@ impl Probe {
         let mut heard = Vec::new();
         loop {
             match self.next().await {
+                // What the host said while it was there.
+                Delivery::Message { payload, .. } if payload.starts_with(b"FT") => {}
                 Delivery::Message { topic, payload, .. } => {
                     let payload = String::from_utf8_lossy(&payload).into_owned();
                     let ended = payload == last;
@@ -184,11 +186,14 @@ impl Probe {
         }
     }
 
-    /// Why the broker does not let it in.
+    /// Why the broker does not let it in, or no longer.
     pub(crate) async fn refusal(&mut self) -> String {
-        match self.next().await {
-            Delivery::Disconnected { reason, .. } => reason,
-            other => panic!("{other:?}"),
+        loop {
+            match self.next().await {
+                Delivery::Disconnected { reason, .. } => return reason,
+                Delivery::Message { payload, .. } if payload.starts_with(b"FT") => {}
+                other => panic!("{other:?}"),
+            }
         }
     }
 }

@@ -119,7 +119,7 @@ async fn each_speaks_for_itself_alone_and_the_revoked_not_at_all() {
     assert_eq!(d1.heard_until("for all").await, ["fedtt/north/down/d1 for d1", "fedtt/north/run/r/plan for all"]);
     host.heard_until("for d2").await;
     // Under another's client id it does not push that one out.
-    let mut taker = Probe::listening(&url, "d1", fleet.tls("d2"), &[]).await;
+    let taker = Probe::listening(&url, "d1", fleet.tls("d2"), &[]).await;
     taker.say("fedtt/north/up/d1", "bad", false).await;
     taker.link.clone().shutdown().await;
     d1.say("fedtt/north/up/d1", "still here", false).await;
@@ -172,11 +172,17 @@ async fn each_speaks_for_itself_alone_and_the_revoked_not_at_all() {
     assert_eq!(d1.inbox.try_recv(), None, "a revoked device hears nothing");
 
     // Let in again, by name.
+    d1.link.clone().shutdown().await;
+    host.link.clone().shutdown().await;
     let serving = fleet.serve();
     let seed = fleet.seed("d1-again.toml", &[&"d1"]);
     assert_eq!(fleet.enroll(&seed, "d1-again", "60").1, 0);
-    fleet.reload();
     assert_eq!(serving.terminate(), 0);
+    fleet.reload();
+    let mut host = Probe::listening(&url, "host", fleet.host_tls(), &["fedtt/north/up/+"]).await;
+    let again = Probe::listening(&url, "d1", fleet.tls("d1-again"), &[]).await;
+    again.say("fedtt/north/up/d1", "back", false).await;
+    assert_eq!(host.heard_until("back").await, ["fedtt/north/up/d1 back"]);
 }
 
 /// Clear text, strangers, and those who only enrol.
@@ -218,8 +224,10 @@ fn a_round_passes_over_mutual_tls() {
     let Some(fleet) = Fleet::start("30d") else { return };
     let mut host = fleet.serve();
     let plan = fleet.path("plan.toml");
-    let text = "name = 'reports'\nrounds = 1\nseed = 7\n[model]\nmax_length = 16\n[adapter]\nbottleneck = 8\nrank = 2\n\
-        [local]\nsteps = 1\nbatch = 2\n[selection]\nmin = 1\n[collection]\ncount = { min = 1 }\n";
+    let text = "name = 'reports'\nrounds = 1\nseed = 7\n[model]\nmax_length = 16\n\
+        labels = ['electrical', 'logistics', 'mechanical', 'network', 'safety', 'sensor']\n\
+        [adapter]\nbottleneck = 8\nrank = 2\n[local]\nsteps = 1\nbatch = 2\n[selection]\nmin = 1\n\
+        [collection]\ncount = { min = 1 }\n";
     fs::write(&plan, text).unwrap();
     // Enrols itself at its first start, by the seed file beside its settings.
     let board = fleet.path("board");

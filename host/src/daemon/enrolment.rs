@@ -29,11 +29,16 @@ pub(super) fn start(registrar: Arc<Mutex<Registrar>>, link: Link, teller: Teller
         while let Some((id, payload)) = asked.recv().await {
             let registrar = registrar.clone();
             let answered = tokio::task::spawn_blocking(move || {
-                registrar.lock().unwrap_or_else(PoisonError::into_inner).answer(&id, &payload)
+                let mut registrar = registrar.lock().unwrap_or_else(PoisonError::into_inner);
+                (registrar.answer(&id, &payload), registrar.take_problem())
             });
-            let reply = match answered.await {
-                Ok(Ok(reply)) => reply,
-                Ok(Err(error)) => {
+            let Ok((answer, problem)) = answered.await else { return };
+            if let Some(problem) = problem {
+                teller.warn("broker", problem);
+            }
+            let reply = match answer {
+                Ok(reply) => reply,
+                Err(error) => {
                     unanswered += 1;
                     if last.is_none_or(|last| last.elapsed() >= QUIET) {
                         teller.warn("enrolment", format!("{error} ({unanswered} requests not answered so far)"));
@@ -41,7 +46,6 @@ pub(super) fn start(registrar: Arc<Mutex<Registrar>>, link: Link, teller: Teller
                     }
                     continue;
                 }
-                Err(_) => return,
             };
             match &reply.what {
                 Enrolled::Refused(device, reason) => teller.warn(device.as_str(), format!("not enrolled: {reason}")),

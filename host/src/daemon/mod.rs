@@ -121,7 +121,10 @@ pub async fn serve(config: HostConfig, shutdown: impl Future<Output = ()>, tell:
     std::fs::create_dir_all(&folder).map_err(io(format!("folder {}", folder.display())))?;
     let host_key = Arc::new(fleet::host_key(&fleet::host_key_file(state)).map_err(FleetError::from)?);
     let devices = Devices::open(&fleet::devices_file(state))?;
-    let registrar = Registrar::open(state, fleet.clone(), config.identity.clone(), host_key.clone(), devices.clone())?;
+    let mut registrar = Registrar::open(state, fleet.clone(), config.identity.clone(), host_key.clone(), devices.clone())?;
+    if let Some(problem) = registrar.take_problem() {
+        teller.warn("broker", problem);
+    }
     let registrar = Arc::new(Mutex::new(registrar));
     let scribe = Scribe::start(&config.runs, registry.clone(), teller.clone())?;
 
@@ -189,6 +192,7 @@ pub async fn serve(config: HostConfig, shutdown: impl Future<Output = ()>, tell:
         embedded: broker.is_some(),
         web: web_address,
         control: control.path().to_path_buf(),
+        key: host_key.public(),
     });
 
     let outcome = tokio::select! {

@@ -50,7 +50,7 @@ pub struct Certificate {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PinError {
     /// The name is another key's.
-    #[error("it comes with another key than before: `fedtt device forget {0}` if the board was replaced")]
+    #[error("`{0}` is the name of another key")]
     OtherKey(DeviceName),
     /// It was revoked.
     #[error("it is revoked")]

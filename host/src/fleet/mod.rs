@@ -5,6 +5,7 @@ mod deployment;
 mod devices;
 mod enrolling;
 mod error;
+mod forgetting;
 mod key;
 mod ledger;
 mod mosquitto;

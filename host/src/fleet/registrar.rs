@@ -57,6 +57,8 @@ pub struct Registrar {
     pub(super) ledger: Ledger,
     pub(super) deployment: Option<Deployment>,
     authority: Option<Authority>,
+    /// Why the broker's files are behind.
+    problem: Option<String>,
 }
 
 impl Registrar {
@@ -84,8 +86,9 @@ impl Registrar {
             ledger,
             deployment,
             authority: None,
+            problem: None,
         };
-        registrar.publish_revoked()?;
+        registrar.publish_or_note();
         Ok(registrar)
     }
 
@@ -113,6 +116,17 @@ impl Registrar {
             None => ca::authority(&self.folder, &self.fleet, now())?,
         };
         Ok(self.authority.insert(authority))
+    }
+
+    /// Writes who is revoked for the broker. Where that fails devices are let in all the same, and the owner is told.
+    fn publish_or_note(&mut self) {
+        self.problem =
+            self.publish_revoked().err().map(|error| format!("the broker is not told who is revoked: {error}"));
+    }
+
+    /// What is wrong with the broker's files since this was asked last.
+    pub fn take_problem(&mut self) -> Option<String> {
+        self.problem.take()
     }
 
     /// The fleet's registry.
@@ -210,7 +224,7 @@ impl Registrar {
         note(&changes, &issued)?;
         changes.commit()?;
         if other {
-            self.publish_revoked()?;
+            self.publish_or_note();
         }
         Ok(issued)
     }

@@ -72,7 +72,7 @@ impl Registrar {
         let changes = self.ledger.begin()?;
         let certificates = changes.revoke(device, now)?;
         changes.commit()?;
-        self.publish_revoked()?;
+        let published = self.publish_revoked();
         let untold = "no broker is set up with `fedtt broker config`: see that yours refuses the device".to_string();
         let mut revoked = Revoked {
             device: device.clone(),
@@ -81,6 +81,11 @@ impl Registrar {
             broker: Err(untold.clone()),
             connection: Err(untold),
         };
+        if let Err(error) = published {
+            revoked.broker = Err(error.to_string());
+            revoked.connection = Err(error.to_string());
+            return Ok(Revocation { revoked, command: Vec::new(), expulsion: None });
+        }
         let Some(deployment) = self.deployment.clone() else {
             return Ok(Revocation { revoked, command: Vec::new(), expulsion: None });
         };

@@ -237,3 +237,22 @@ fn what_is_kept_secret_is_the_owners_alone_and_settings_written_again_keep_seeds
     assert!(host.set_up(&absent).unwrap_err().to_string().contains("no group `no-such-group`"));
     assert!(ledger::Ledger::open(&state.path().join("fleet/ledger.redb")).is_err(), "one registrar at a time");
 }
+
+#[test]
+fn without_the_brokers_folder_devices_are_put_out_all_the_same_and_the_owner_is_told() {
+    let state = tempfile::tempdir().unwrap();
+    let mut host = set_up(state.path());
+    let (device, seed) = (Device::new("d1", 1), token(&mut host, Some("d1"), 1));
+    device.ask(&mut host, Some(&seed.token), &device.enroll(&seed.token)).unwrap();
+    assert_eq!(host.take_problem(), None);
+    std::fs::remove_dir_all(state.path().join("broker")).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let revoked = runtime.block_on(host.revoke(&name("d1")).unwrap().carry_through());
+    assert!(revoked.broker.unwrap_err().contains("acl"));
+    assert!(host.devices().get(&name("d1")).unwrap().revoked.is_some());
+    drop(host);
+    let mut host = registrar(state.path());
+    assert!(host.take_problem().unwrap().contains("not told who is revoked"));
+    host.set_up(&options(state.path())).unwrap();
+    assert!(std::fs::read_to_string(state.path().join("broker/acl")).unwrap().contains("user d1"));
+}

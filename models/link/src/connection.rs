@@ -171,3 +171,27 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, LinkError> 
 fn of_file(path: &Path, problem: impl ToString) -> LinkError {
     LinkError::TlsFile { path: path.into(), problem: problem.to_string() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_certificates_comes_with_what_to_do() {
+        let told = |error: rustls::Error| explained(&std::io::Error::other(error));
+        let ours = |problem| told(rustls::Error::InvalidCertificate(problem));
+        let theirs = |alert| told(rustls::Error::AlertReceived(alert));
+        for (text, part) in [
+            (ours(CertificateError::NotValidYet), "check the clock"),
+            (ours(CertificateError::Expired), "or check this machine's clock"),
+            (ours(CertificateError::UnknownIssuer), "the CA file is not that"),
+            (ours(CertificateError::NotValidForName), "a name its certificate is for"),
+            (theirs(AlertDescription::CertificateExpired), "renew it"),
+            (theirs(AlertDescription::CertificateRevoked), "enrol anew"),
+            (theirs(AlertDescription::CertificateRequired), "enrol, or give one"),
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+        assert_eq!(explained(&std::io::Error::other("cut off")), "cut off");
+    }
+}
