@@ -32,6 +32,10 @@ pub(crate) enum Command {
     /// Put a device out, at once
     #[command(after_help = identity::REVOKE_EXAMPLES)]
     Revoke(identity::RevokeArgs),
+    /// Free the name of a device that was not enrolled, for the board that replaced it
+    #[command(after_help = "Example: fedtt device forget pump-house-3\n\n\
+        The next key that comes with the name is trusted; the one before is not any more.")]
+    Forget(identity::RevokeArgs),
 }
 
 impl Command {
@@ -41,6 +45,7 @@ impl Command {
             Command::Show { .. } => "device show",
             Command::Enroll(_) => "device enroll",
             Command::Revoke(_) => "device revoke",
+            Command::Forget(_) => "device forget",
         }
     }
 }
@@ -127,6 +132,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<Outcome> {
         }
         Command::Enroll(args) => identity::enroll(args),
         Command::Revoke(args) => identity::revoke(args),
+        Command::Forget(args) => identity::forget(args),
         Command::Show { device, host } => {
             let data = host.ask(Request::Devices)?;
             let found = data["devices"].as_array().into_iter().flatten().find(|d| d["name"] == device.as_str());

@@ -64,7 +64,7 @@ pub(crate) struct EnrollArgs {
     host: HostArgs,
 }
 
-/// Options of `device revoke`.
+/// Options of `device revoke` and `device forget`.
 #[derive(Args)]
 pub(crate) struct RevokeArgs {
     /// The device's name
@@ -163,6 +163,12 @@ fn sign(args: &EnrollArgs, csr: &Path, device: &DeviceName) -> anyhow::Result<Ou
         "Device {device} is of the fleet. Bring {out} and {beside} to it, and there:\n\nfedtt-edge enroll --certificate {out} \
          --ca {beside} --broker {at} --host-key {host}\n"
     );
+    Ok(Outcome { text, data, ok: true })
+}
+
+pub(crate) fn forget(args: RevokeArgs) -> anyhow::Result<Outcome> {
+    let data = ask(&args.host, args.fleet.as_ref(), FleetRequest::Forget { device: args.device.clone() })?;
+    let text = format!("{} is forgotten: the next key that comes with this name is trusted.\n", args.device);
     Ok(Outcome { text, data, ok: true })
 }
 

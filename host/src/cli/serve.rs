@@ -125,9 +125,9 @@ fn tell(told: Told, as_json: bool) {
 
 fn value(told: Told) -> Value {
     match told {
-        Told::Ready { broker, embedded, web, control } => json!({
+        Told::Ready { broker, embedded, web, control, key } => json!({
             "version": 1, "command": "serve", "ok": true,
-            "data": { "broker": broker, "embedded": embedded, "web": web, "control": control },
+            "data": { "broker": broker, "embedded": embedded, "web": web, "control": control, "key": key },
         }),
         Told::Connected => json!({ "version": 1, "connected": true }),
         Told::Disconnected { reason, retry_in } => {
@@ -153,10 +153,10 @@ fn enrolled(what: &Enrolled) -> (&'static str, &DeviceName) {
 
 fn text(told: Told) -> bool {
     match told {
-        Told::Ready { broker, embedded, web, control } => {
+        Told::Ready { broker, embedded, web, control, key } => {
             let within = if embedded { " (within this process)" } else { "" };
             let page = web.map(|web| format!("\npage     http://{web}/")).unwrap_or_default();
-            output::line(format!("broker   {broker}{within}{page}\ncontrol  {}", control.display()))
+            output::line(format!("broker   {broker}{within}{page}\ncontrol  {}\nkey      {key}", control.display()))
         }
         Told::Connected => output::line("connected to the broker"),
         Told::Disconnected { reason, retry_in } => {

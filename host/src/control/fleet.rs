@@ -26,6 +26,11 @@ pub enum FleetRequest {
         /// The device.
         device: DeviceName,
     },
+    /// Free a name that was trusted on first use.
+    Forget {
+        /// The device.
+        device: DeviceName,
+    },
     /// Set a mosquitto up.
     Mosquitto(MosquittoOptions),
     /// Who is known, and how.
@@ -63,6 +68,10 @@ pub fn answer(
         FleetRequest::Revoke { device } => {
             let revocation = lock().revoke(&device)?;
             json!(runtime.block_on(revocation.carry_through()))
+        }
+        FleetRequest::Forget { device } => {
+            lock().forget(&device)?;
+            json!({ "device": device, "forgotten": true })
         }
         FleetRequest::Mosquitto(options) => {
             let mut registrar = lock();

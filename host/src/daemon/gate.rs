@@ -10,7 +10,7 @@ use fedtt_wire::tally::Tally;
 use fedtt_wire::{DeviceName, Message, PublicKey, RunId, SigningKey, Topic, Topics, WireError, seal};
 
 use crate::coordinator::{Input, Untrusted};
-use crate::fleet::{Devices, PinError};
+use crate::fleet::Devices;
 
 /// Milliseconds between two answers to a device's hellos.
 const GREET_EVERY: u64 = 1_000;
@@ -102,7 +102,7 @@ impl Gate {
 
     fn object(&mut self, device: DeviceName, objection: Objection) -> Passed {
         let Objection { kind, reason, answer } = objection;
-        let count = self.tally.note(device.as_str());
+        let count = self.tally.note(&format!("{device}: {reason}"));
         let told = RunId::new("unknown").ok().filter(|_| answer && count.is_some()).and_then(|run| {
             let refusal = Refusal { run, round: 0, reason: reason.clone() };
             self.say(&Topic::Down(device.clone()), refusal, false)
@@ -134,7 +134,7 @@ impl Gate {
             Some(known) if self.enrolled_only && !known.enrolled => return Err(forged(not_enrolled(device), presence)),
             Some(known) => known.key.open(&name, payload).map_err(|error| {
                 let another = introduced(&name, payload).is_ok();
-                let other = PinError::OtherKey(device.clone()).to_string();
+                let other = another_key(device, known.enrolled);
                 let old = matches!(error, WireError::Version { .. });
                 forged(if another { other } else { error.to_string() }, another || old)
             })?,
@@ -182,6 +182,11 @@ impl Gate {
 enum Checked<'a> {
     Frame(&'a [u8]),
     Hello(Hello),
+}
+
+fn another_key(device: &DeviceName, enrolled: bool) -> String {
+    let advice = if enrolled { "enroll" } else { "forget" };
+    format!("it comes with another key than before: `fedtt device {advice} {device}` if the board was replaced")
 }
 
 fn not_enrolled(device: &DeviceName) -> String {

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::fleet::Enrolled;
+use fedtt_wire::PublicKey;
+
 use crate::record::Status;
 use crate::run::{RunEvent, What};
 use crate::web::snapshot::Fault;
@@ -27,6 +29,8 @@ pub enum Told {
         web: Option<SocketAddr>,
         /// The control socket.
         control: PathBuf,
+        /// What it signs with.
+        key: PublicKey,
     },
     /// The broker is reached.
     Connected,

@@ -342,16 +342,19 @@ fn devices_that_left_with_a_broker_are_not_asked_and_those_there_get_time_to_say
 
 #[test]
 fn devices_put_out_of_the_fleet_are_waited_for_no_longer_and_what_was_forged_is_counted() {
-    let mut fleet = Fleet::new(plan(2), 3);
+    let mut fleet = Fleet::new(plan(2), 2);
+    fleet.join(2, &[], "bundle");
+    fleet.round(&[1.0, 1.0]);
+    assert_eq!(fleet.manifest().cohort.len(), 3);
     let issued = fleet.manifest().issued;
     fleet.deliver(0, fleet.update(0, 1.0, 10));
     fleet.deliver(1, fleet.update(1, 1.0, 10));
-    assert_eq!(fleet.manifest().round, 0);
+    assert_eq!(fleet.manifest().round, 1);
     let forged = |kind| Input::Untrusted { device: device(2), kind, reason: "forged".into(), count: Some(1) };
     let inputs = vec![forged(Untrusted::Forged), forged(Untrusted::Replayed), Input::Gone { device: device(2) }];
     let effects = fleet.coordinator.handle(inputs, fleet.now + 1).unwrap();
     fleet.take(effects);
-    assert_eq!(fleet.manifest().round, 1, "nothing is left to wait for");
+    assert_eq!(fleet.manifest().round, 2, "nothing is left to wait for");
     assert!(fleet.manifest().issued > issued);
     assert_eq!(fleet.manifest().cohort, [device(0), device(1)]);
     let refused = fleet.coordinator.refused();

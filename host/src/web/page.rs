@@ -51,13 +51,14 @@ pub(super) fn content(snapshot: &Snapshot) -> String {
     format!(
         "<header><p class=\"eyebrow\">FedTT · {}</p><h1>{title}</h1><p class=\"lead\">{online} of {} devices online. \
          <span class=\"dot-{state}\"></span>{link} {place} at {}.</p></header><section><h2>Runs</h2>{runs}</section>\
-         <section><h2>Devices</h2>{}</section><section><h2>Last errors</h2>{}</section><footer>fedtt {} · as of {} · \
+         <section><h2>Devices</h2>{}</section><section><h2>Last errors</h2>{}{}</section><footer>fedtt {} · as of {} · \
          <a href=\"/api/snapshot\">JSON</a> · <a href=\"/metrics\">metrics</a></footer>",
         escape(&snapshot.fleet),
         snapshot.devices.len(),
         escape(&broker.address),
         devices(&snapshot.devices, snapshot.time),
         errors(&snapshot.errors, snapshot.time),
+        of_no_run(&snapshot.refused),
         escape(&snapshot.version),
         moment(snapshot.time),
     )
@@ -240,6 +241,14 @@ fn devices(devices: &[DeviceView], now: u64) -> String {
         format!("<details id=\"more-devices\"><summary>{} more</summary>{}</details>", more.len(), rows(more))
     };
     format!("<div class=\"card\">{}{more}</div>", rows(shown))
+}
+
+/// What was refused of messages that belong to no run.
+fn of_no_run(stray: &Refused) -> String {
+    if *stray == Refused::default() {
+        return String::new();
+    }
+    format!("<p class=\"empty\">Messages refused that belong to no run: {}.</p>", refused(stray))
 }
 
 fn errors(errors: &[Fault], now: u64) -> String {

@@ -62,7 +62,7 @@ fn snapshot() -> Snapshot {
         }],
         errors: vec![Fault { time: 61_000, source: "board-1".into(), message: "<script>alert(1)</script>".into() }],
         errors_total: 5,
-        refused: Refused::default(),
+        refused: Refused { forged: 3, ..Refused::default() },
     }
 }
 
@@ -154,6 +154,7 @@ async fn metrics_are_prometheus_text() {
         "fedtt_run_quality{run=\"run-7\",metric=\"accuracy\"} 0.875",
         "fedtt_devices{state=\"online\"} 1",
         "fedtt_errors_total 5",
+        "fedtt_refused_total{kind=\"forged\"} 3",
         "fedtt_round_cohort{run=\"run-7\"} 1",
     ] {
         assert!(answer.lines().any(|l| l == line), "{line}\n{answer}");

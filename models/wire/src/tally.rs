@@ -13,7 +13,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Counts one more of `who`; its number where it is worth telling: the first, the second, the fourth, and so on.
+    /// Counts one more of `who`, or of whatever else is told apart; its number where it is worth telling: the first, the second, the fourth, and so on.
     pub fn note(&mut self, who: &str) -> Option<u64> {
         let known = self.counts.contains_key(who) || self.counts.len() < MOST;
         let count = if known { self.counts.entry(who.to_string()).or_default() } else { &mut self.others };
