@@ -29,6 +29,9 @@ pub(crate) enum Command {
     /// Let a device in, or a batch of them: a token and its seed file, or a certificate
     #[command(after_help = identity::ENROLL_EXAMPLES)]
     Enroll(identity::EnrollArgs),
+    /// Show the tokens that are out, or take one back
+    #[command(after_help = identity::TOKENS_EXAMPLES)]
+    Tokens(identity::TokensArgs),
     /// Put a device out, at once
     #[command(after_help = identity::REVOKE_EXAMPLES)]
     Revoke(identity::RevokeArgs),
@@ -44,6 +47,7 @@ impl Command {
             Command::List { .. } => "device list",
             Command::Show { .. } => "device show",
             Command::Enroll(_) => "device enroll",
+            Command::Tokens(_) => "device tokens",
             Command::Revoke(_) => "device revoke",
             Command::Forget(_) => "device forget",
         }
@@ -131,6 +135,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<Outcome> {
             Ok(Outcome { text: shown, data, ok: true })
         }
         Command::Enroll(args) => identity::enroll(args),
+        Command::Tokens(args) => identity::tokens(&args),
         Command::Revoke(args) => identity::revoke(args),
         Command::Forget(args) => identity::forget(args),
         Command::Show { device, host } => {

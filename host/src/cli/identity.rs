@@ -9,12 +9,14 @@ use clap::Args;
 use fedtt::control::fleet::{FleetRequest, answer};
 use fedtt::control::{ControlError, Request};
 use fedtt::daemon::state_folder;
-use fedtt::fleet::{Registrar, Span, TokenOptions};
+use fedtt::fleet::{Registrar, Span, TokenOptions, TokenOut};
+use fedtt_identity::TokenId;
+use fedtt_identity::inspect::date;
 use fedtt_wire::{DeviceName, FleetName};
 use serde_json::{Value, json};
 
 use super::host::HostArgs;
-use crate::output::Outcome;
+use crate::output::{Outcome, table};
 
 pub(crate) const ENROLL_EXAMPLES: &str = "\
 Examples:
@@ -64,6 +66,26 @@ pub(crate) struct EnrollArgs {
     host: HostArgs,
 }
 
+pub(crate) const TOKENS_EXAMPLES: &str = "\
+Examples:
+  fedtt device tokens
+  fedtt device tokens --cancel 7e2f43a572899d88      nobody enrols with it any more
+
+Exit codes: 0 done, 1 failed, 2 wrong usage.";
+
+/// Options of `device tokens`.
+#[derive(Args)]
+pub(crate) struct TokensArgs {
+    /// Take this one back; those who enrolled with it stay
+    #[arg(long, value_name = "ID")]
+    cancel: Option<String>,
+    /// The fleet, where no host runs [default: the one the broker was set up for]
+    #[arg(long, value_name = "NAME")]
+    fleet: Option<FleetName>,
+    #[command(flatten)]
+    host: HostArgs,
+}
+
 /// Options of `device revoke` and `device forget`.
 #[derive(Args)]
 pub(crate) struct RevokeArgs {
@@ -91,9 +113,13 @@ pub(super) fn ask(host: &HostArgs, fleet: Option<&FleetName>, ask: FleetRequest)
 /// Writes a file for its owner alone.
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     use std::io::Write as _;
-    use std::os::unix::fs::OpenOptionsExt as _;
+    use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
     let opened = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
-    let written = opened.and_then(|mut file| file.write_all(text.as_bytes()));
+    let written = opened.and_then(|mut file| {
+        // One that was there keeps its mode.
+        file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+        file.write_all(text.as_bytes())
+    });
     written.with_context(|| format!("cannot write {}", path.display()))
 }
 
@@ -132,6 +158,31 @@ fn token(args: &EnrollArgs) -> anyhow::Result<Outcome> {
         None => format!("{can}Token: {token}\n\nThe seed file, all a device needs:\n\n{seed}"),
     };
     Ok(Outcome { text: shown, data, ok: true })
+}
+
+pub(crate) fn tokens(args: &TokensArgs) -> anyhow::Result<Outcome> {
+    let cancel = args.cancel.clone().map(TokenId::try_from).transpose()?;
+    let data = ask(&args.host, args.fleet.as_ref(), FleetRequest::Tokens { cancel })?;
+    let tokens: Vec<TokenOut> = serde_json::from_value(data["tokens"].clone())?;
+    let row = |token: &TokenOut| {
+        let (shown, more) = (token.used.iter().take(3).map(String::as_str).collect::<Vec<_>>(), token.used.len());
+        vec![
+            token.id.to_string(),
+            token.name.as_ref().map_or_else(|| "any".to_string(), ToString::to_string),
+            token.left.to_string(),
+            date(token.expires),
+            token.labels.join(" "),
+            format!("{}{}", shown.join(" "), if more > 3 { format!(" and {} more", more - 3) } else { String::new() }),
+        ]
+    };
+    let text = match tokens.as_slice() {
+        [] => "No tokens are out. Make one with `fedtt device enroll`.\n".to_string(),
+        tokens => table(
+            &["token", "device", "left", "expires", "labels", "used by"],
+            &tokens.iter().map(row).collect::<Vec<_>>(),
+        ),
+    };
+    Ok(Outcome { text, data, ok: true })
 }
 
 fn sign(args: &EnrollArgs, csr: &Path, device: &DeviceName) -> anyhow::Result<Outcome> {

@@ -2,6 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use fedtt_identity::TokenId;
 use fedtt_wire::DeviceName;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -14,6 +15,11 @@ use crate::fleet::{FleetError, MosquittoOptions, Registrar, TokenOptions};
 pub enum FleetRequest {
     /// Make a token, and the seed that carries it.
     Token(TokenOptions),
+    /// The tokens that are out; one is taken back before.
+    Tokens {
+        /// The id of the one to take back.
+        cancel: Option<TokenId>,
+    },
     /// Issue a certificate for a request that came by hand.
     Sign {
         /// The device.
@@ -55,6 +61,13 @@ pub fn answer(
                 "broker": without_password(&seed.broker), "token": seed.token, "labels": seed.labels,
                 "seed": seed.write()?,
             })
+        }
+        FleetRequest::Tokens { cancel } => {
+            let registrar = lock();
+            if let Some(id) = &cancel {
+                registrar.cancel(id)?;
+            }
+            json!({ "canceled": cancel, "tokens": registrar.tokens()? })
         }
         FleetRequest::Sign { device, request } => {
             let mut registrar = lock();

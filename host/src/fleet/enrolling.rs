@@ -121,7 +121,7 @@ impl Registrar {
         if let Some(name) = grant.name.as_ref().filter(|name| **name != asked.name) {
             return Ok(Err(format!("the token is for `{name}`, not for `{}`", asked.name)));
         }
-        if now() > grant.expires {
+        if now() >= grant.expires {
             let end = fedtt_identity::inspect::date(grant.expires);
             return Ok(Err(format!("the token expired at {end}: {again}")));
         }

@@ -23,7 +23,7 @@ pub use enrolling::{Enrolled, Reply};
 pub use error::FleetError;
 pub use key::{KeyError, host_key};
 pub use mosquitto::MosquittoOptions;
-pub use registrar::{IdentitySettings, Registrar, TokenOptions};
+pub use registrar::{IdentitySettings, Registrar, TokenOptions, TokenOut};
 pub use revoking::{Revocation, Revoked};
 pub use span::{NoSpan, Span};
 

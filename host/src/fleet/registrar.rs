@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fedtt_identity::inspect::date;
-use fedtt_identity::{Authority, CheckedRequest, Issued, Seed, Token};
+use fedtt_identity::{Authority, CheckedRequest, Issued, Seed, Token, TokenId};
 use fedtt_wire::{DeviceName, FleetName, PublicKey, SigningKey};
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +43,23 @@ pub struct TokenOptions {
     pub labels: Vec<String>,
     /// How long it holds.
     pub expires: Span,
+}
+
+/// A token that is out, without its secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenOut {
+    /// What names it.
+    pub id: TokenId,
+    /// The device it is for; without, devices name themselves.
+    pub name: Option<DeviceName>,
+    /// Groups its devices belong to.
+    pub labels: Vec<String>,
+    /// Devices that may still enrol with it.
+    pub left: u32,
+    /// Devices that have.
+    pub used: Vec<String>,
+    /// Unix seconds of its end.
+    pub expires: u64,
 }
 
 /// Lets devices in and puts them out. One per state folder: its databases are locked.
@@ -183,6 +200,33 @@ impl Registrar {
             expires: date(expires),
             ca: self.authority()?.certificate().to_string(),
         })
+    }
+
+    /// The tokens that are out, also those used up or expired of late.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub fn tokens(&self) -> Result<Vec<TokenOut>, FleetError> {
+        let ledger = self.ledger.begin()?;
+        let out = ledger.grants()?.into_iter().map(|grant| {
+            let id = grant.token.id().clone();
+            let used = ledger.users(&id)?;
+            Ok(TokenOut { id, name: grant.name, labels: grant.labels, left: grant.left, used, expires: grant.expires })
+        });
+        out.collect()
+    }
+
+    /// Takes a token back: nobody enrols with it any more. Those who have are not put out.
+    ///
+    /// # Errors
+    /// When there is no such token.
+    pub fn cancel(&self, id: &TokenId) -> Result<(), FleetError> {
+        let changes = self.ledger.begin()?;
+        match changes.grant(id)? {
+            Some(grant) => changes.put_grant(&Grant { left: 0, expires: grant.expires.min(now()), ..grant })?,
+            None => return Err(FleetError::Refused(format!("there is no token {id}; see `fedtt device tokens`"))),
+        }
+        Ok(changes.commit()?)
     }
 
     /// Issues a certificate for a request that came by hand, and takes its device in.

@@ -141,6 +141,14 @@ fn a_token_is_for_its_device_its_fleet_and_its_time() {
     let refused = device.ask(&mut host, Some(&seed.token), &device.enroll(&seed.token)).unwrap_err();
     assert!(refused.contains("expired at"), "{refused}");
 
+    let stolen = token(&mut host, None, 3);
+    host.cancel(stolen.token.id()).unwrap();
+    let refused = device.ask(&mut host, Some(&stolen.token), &device.enroll(&stolen.token)).unwrap_err();
+    assert!(refused.contains("expired at"), "{refused}");
+    let out = host.tokens().unwrap().into_iter().find(|out| out.id == *stolen.token.id()).unwrap();
+    assert_eq!((out.left, out.used.len()), (0, 0));
+    assert!(host.cancel(Token::generate().unwrap().id()).unwrap_err().to_string().contains("no token"));
+
     // Not this host's: said, but not provably.
     let unknown = Token::generate().unwrap();
     let asked = device.enroll(&unknown);
