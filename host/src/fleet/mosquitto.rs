@@ -5,6 +5,7 @@
 //! - The list of revoked certificates is looked at when a connection begins: one that stands goes on. A deny line in the ACL
 //!   holds for it at once, both ways, and goes before what patterns allow. Closing it takes another connection of the same
 //!   name, which the host makes ([`super::revoking`]); the one put out cannot come back, as its certificate is on the list.
+//! - Who was revoked cannot resume a TLS session of before either: it is looked at anew (tried with TLS 1.2 and 1.3).
 //! - Of several lists in force the one made last counts; one that has expired lets nobody in, so they are made to last.
 //! - Without `use_username_as_clientid` any device can disconnect any other by taking its client id. Among those who enrol,
 //!   who share a user name, the client id is the request's random name: nobody else can guess what to listen to.
