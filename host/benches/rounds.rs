@@ -171,6 +171,7 @@ async fn client(number: usize, fleet: String, broker: String, bundle: String, en
         labels,
         engine,
         bundles: vec![bundle],
+        fetches: false,
         examples: 100,
         key: Some(key.public()),
         session: 1,

@@ -277,6 +277,7 @@ impl Coordinator {
             name: name.clone(),
             labels: device.presence.labels.clone(),
             bundles: device.presence.bundles.clone(),
+            fetches: device.presence.fetches,
         };
         online.map(candidate).collect()
     }

@@ -92,7 +92,7 @@ fn a_bundle_comes_by_web_and_its_adapter_is_used_pulled_and_exported() {
     // A bundle no device has: the embedded encoder with an adapter in it.
     let (first, bundle) = (fleet.path("first.safetensors"), fleet.path("reports.bundle"));
     let examples = fleet.path("examples.tsv");
-    write_examples(&examples, 5);
+    write_examples(&examples, 3);
     data("fedtt-edge", &[
         &"train", &"--data", &examples, &"--epochs", &"1", &"--init", &"loretta", &"--out", &first, &"--engine", &"tract",
     ]);
@@ -116,7 +116,7 @@ fn a_bundle_comes_by_web_and_its_adapter_is_used_pulled_and_exported() {
     std::fs::write(&plan, text).unwrap();
     fleet.ask(&[&"run", &"start", &plan]);
     for device in &mut devices {
-        device.wait_for(|line| line["event"] == "fetched" && line["have"] == 1 && line["bundle"] == hash.as_str());
+        device.wait_for(|line| line["event"] == "fetched_bundle" && line["bundle"] == hash.as_str());
         device.wait_for(|line| line["event"] == "adopted" && line["round"] == 2);
     }
     let ended = fleet.ask(&[&"run", &"wait", &"reports-1"]);

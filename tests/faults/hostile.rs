@@ -133,6 +133,7 @@ async fn mallory(broker: BrokerUrl, bundle: String, attacking: bool) {
             labels: Vec::new(),
             engine: "none".into(),
             bundles,
+            fetches: false,
             examples: 9,
             key: Some(key.public()),
             session: 1,

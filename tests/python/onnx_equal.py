@@ -74,7 +74,7 @@ def main():
     elif meta["fedtt.task"] == "regress":
         scale = json.loads(meta["fedtt.scale"])
         for row, prediction in zip(logits, said):
-            worst = max(worst, abs(scale["mean"] + scale["deviation"] * float(row[0]) - prediction["value"]))
+            worst = max(worst, abs(float(row[0]) - (prediction["value"] - scale["mean"]) / scale["deviation"]))
     else:
         for (ids, _), row, prediction in zip(rows, log_softmax(logits.astype(np.float64)), said):
             losses = [-row[i, ids[i + 1]] for i in range(len(ids) - 1)]

@@ -233,7 +233,11 @@ impl EdgeConfig {
         }
         let folders: Vec<Option<&Path>> = match self.bundles.as_slice() {
             [] => vec![None],
-            folders => folders.iter().map(|folder| Some(folder.as_path())).collect(),
+            folders => {
+                let given = folders.iter().map(|folder| Some(folder.as_path()));
+                // What a device fetches it need not be given: the embedded encoder is always at hand then.
+                given.chain(self.fetch.bundles.as_ref().map(|_| None)).collect()
+            }
         };
         let sources = folders.into_iter().map(|folder| Ok(Available::find(folder)?));
         Ok(Settings {

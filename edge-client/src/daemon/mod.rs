@@ -237,6 +237,7 @@ pub async fn run(
             .map(|source| source.hash.clone())
             .chain(Shelf::of(&settings.state).whole())
             .collect(),
+        fetches: settings.policy.fetch,
         examples: settings.data.count()?,
         ..Presence::default()
     };

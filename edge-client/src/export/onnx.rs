@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use fedtt_backbone::backbone::Role;
-use fedtt_backbone::export::{MAX_MODEL, save};
+use fedtt_backbone::export::{MAX_MODEL, keep_products_exact, save};
 use fedtt_backbone::training::{TrainingGraph, TrainingSpec};
 
 use super::ExportError;
@@ -26,6 +26,8 @@ pub struct OnnxModel {
 /// Inputs have the names they had in the model the backbone was made from; the output is `logits`. Of a regression it is the
 /// scaled target: the data's number is `mean + deviation * logits`, with both in the metadata.
 ///
+/// Quantised weights stay as they are stored, and products with them are computed in float32.
+///
 /// The model's metadata hold what it takes to use it: `fedtt.task`, `fedtt.labels` (a JSON array, in the order of the logits),
 /// `fedtt.scale`, `fedtt.max_length`, `fedtt.bundle`. Weights are within the model up to 2 GB, and with `beside` from the first
 /// byte, or beyond that in the file `<name>.data` beside it.
@@ -44,7 +46,8 @@ pub fn onnx(adapter: &AdapterFile, source: &Source, path: &Path, beside: bool) -
         norms: objective.norms,
     };
     let training = TrainingGraph::build(&source.backbone, &spec)?;
-    let graph = training.applied(&set.graph_inputs())?;
+    let mut graph = training.applied(&set.graph_inputs())?;
+    keep_products_exact(&mut graph);
     let task = match header.task {
         TaskKind::Classify => "classify",
         TaskKind::Regress => "regress",

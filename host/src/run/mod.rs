@@ -97,6 +97,8 @@ pub struct Candidate {
     pub labels: Vec<String>,
     /// Hashes of the bundles it has.
     pub bundles: Vec<String>,
+    /// Whether it gets those it lacks.
+    pub fetches: bool,
 }
 
 /// What a run is and how it stands, as it is stored.

@@ -44,7 +44,7 @@ impl Run {
         let selecting = selecting.clone();
         let plan = &self.record.plan;
         let fits = |c: &&Candidate| {
-            c.bundles.contains(&plan.model.bundle)
+            (c.fetches || c.bundles.contains(&plan.model.bundle))
                 && (plan.selection.labels.is_empty() || c.labels.iter().any(|l| plan.selection.labels.contains(l)))
         };
         let mut names: Vec<DeviceName> = candidates.iter().filter(fits).map(|c| c.name.clone()).collect();

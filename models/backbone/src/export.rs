@@ -114,6 +114,34 @@ pub fn save(
     Ok(external.then_some(beside))
 }
 
+/// Puts a node that changes nothing (`Max` of one value) between dequantised weights and the products that read them. Without
+/// it ONNX Runtime's default is to make one operator of both that rounds activations to 8 bits
+/// (`session.qdq_matmulnbits_accuracy_level`), and results differ in the third digit.
+pub fn keep_products_exact(graph: &mut Graph) {
+    let is_product = |node: &Node| node.is("MatMul") || node.is("Gemm");
+    let products = graph.nodes.iter().filter(|node| is_product(node));
+    let read: BTreeSet<&String> = products.flat_map(|node| &node.inputs).collect();
+    let stored = |node: &&Node| node.input(0).is_some_and(|weight| graph.weights.contains_key(weight));
+    let dequantised = graph.nodes.iter().filter(|node| node.is("DequantizeLinear")).filter(stored);
+    let outputs = dequantised.flat_map(|node| &node.outputs).filter(|output| read.contains(output));
+    let weights: BTreeSet<String> = outputs.cloned().collect();
+    let kept = |name: &str| format!("{name}~exact");
+    for mut node in std::mem::take(&mut graph.nodes) {
+        if is_product(&node) {
+            let inputs = node.inputs.iter_mut().filter(|input| weights.contains(*input));
+            inputs.for_each(|input| *input = kept(input));
+        }
+        let made = node.outputs.iter().find(|output| weights.contains(*output)).cloned();
+        graph.nodes.push(node);
+        graph.nodes.extend(made.map(|name| Node {
+            op: "Max".into(),
+            outputs: vec![kept(&name)],
+            inputs: vec![name],
+            ..Node::default()
+        }));
+    }
+}
+
 fn model_proto(graph: &Graph, weights: Option<&WeightsFile>) -> Result<ModelProto, ExportError> {
     let inline = inline_bytes(graph, weights);
     if inline > MAX_MODEL {

@@ -31,6 +31,9 @@ pub struct Presence {
     pub engine: String,
     /// Hashes of the bundles it has.
     pub bundles: Vec<String>,
+    /// Whether it gets bundles it lacks.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fetches: bool,
     /// Examples it can train on.
     pub examples: u64,
     /// What it signs with; absent where nothing is signed, as among virtual devices.

@@ -64,6 +64,7 @@ fn messages() -> BTreeMap<&'static str, Message> {
         labels: vec!["north".into()],
         engine: "tract".into(),
         bundles: vec!["00ff".into()],
+        fetches: false,
         examples: 120,
         key: Some(key().public()),
         session: 1_790_000_000_000,

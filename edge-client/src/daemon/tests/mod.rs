@@ -2,5 +2,6 @@
 
 mod adopting;
 mod config;
+mod pausing;
 mod place;
 mod store;

@@ -86,7 +86,8 @@ fn pool(b: &mut Builder, hidden: &str, mask: Option<&str>, pooling: Pooling) -> 
         Pooling::Last => {
             // 1 at the unmasked position with the highest index, for left- and right-padded rows alike.
             let ones = ones_like(b, &mask);
-            let position = b.op("CumSum", &[&ones, &axis_1], &[]);
+            let along = b.constant("axis", Weight::i64s(&[], &[1]));
+            let position = b.op("CumSum", &[&ones, &along], &[]);
             let position = b.op("Mul", &[&position, &mask], &[]);
             let last = b.op("ReduceMax", &[&position, &axis_1], &[("keepdims", Attr::Int(1))]);
             let is_last = b.op("Equal", &[&position, &last], &[]);
