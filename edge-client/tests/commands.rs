@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn edge(folder: &Path, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_fedtt-edge")).args(args).current_dir(folder).stdin(Stdio::null()).output().unwrap()
@@ -147,4 +147,24 @@ fn run_names_what_it_cannot_use_and_ends_when_asked_to() {
     assert!(killed.success());
     assert_eq!(child.wait().unwrap().code(), Some(0));
     assert!(folder.path().join("fedtt-edge-state/lock").is_file());
+}
+
+#[test]
+fn doctor_says_what_is_wrong_and_exits_by_it() {
+    let folder = tempfile::tempdir().unwrap();
+    // Nothing listens there.
+    let settings = ["--set", "broker=mqtt://127.0.0.1:9", "--set", "name=d1", "--set", "engine.engine=tract"];
+    let output = edge(folder.path(), &[&["doctor", "--json"], &settings[..]].concat());
+    assert_eq!(output.status.code(), Some(1));
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&said["version"], &said["command"], &said["ok"]), (&json!(1), &json!("doctor"), &json!(false)));
+    let checks = said["data"]["checks"].as_array().unwrap();
+    let level = |name: &str| checks.iter().find(|check| check["name"] == name).unwrap()["level"].clone();
+    assert_eq!((level("engine"), level("provider"), level("bundle")), (json!("ok"), json!("ok"), json!("ok")));
+    assert_eq!((level("broker"), &said["data"]["fail"]), (json!("fail"), &json!(1)), "{said}");
+    let output = edge(folder.path(), &[&["doctor"], &settings[..]].concat());
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.lines().any(|line| line.starts_with("fail  broker       mqtt://127.0.0.1:9: ")), "{text}");
+    assert!(text.trim_end().lines().last().unwrap().starts_with("this board is not fit yet: "), "{text}");
+    assert_eq!(edge(folder.path(), &["doctor", "--no-such"]).status.code(), Some(2));
 }

@@ -16,6 +16,20 @@ pub(super) struct Guard {
     gate: Gate,
     limited: bool,
     looked: Option<Instant>,
+    pace: GuardPace,
+}
+
+/// How often a board is looked at, and how long is waited for memory.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GuardPace {
+    pub(super) look_every: Duration,
+    pub(super) memory_patience: Duration,
+}
+
+impl Default for GuardPace {
+    fn default() -> Self {
+        GuardPace { look_every: LOOK_EVERY, memory_patience: MEMORY_PATIENCE }
+    }
 }
 
 /// What becomes of work that the board objects to.
@@ -29,7 +43,13 @@ pub(super) enum Hold<'a> {
 impl Guard {
     pub(super) fn new(board: Board, limits: Limits) -> Self {
         let limited = limits != Limits::none();
-        Guard { board, gate: Gate::new(limits), limited, looked: None }
+        Guard { board, gate: Gate::new(limits), limited, looked: None, pace: GuardPace::default() }
+    }
+
+    /// The same at another pace.
+    #[cfg(test)]
+    pub(super) fn paced(self, pace: GuardPace) -> Self {
+        Guard { pace, ..self }
     }
 
     /// Why work that takes `need` more bytes may not begin now, if it may not.
@@ -47,7 +67,7 @@ impl Guard {
     /// # Errors
     /// Why the work is given up.
     pub(super) fn pass(&mut self, hold: &mut dyn FnMut(Hold<'_>) -> bool) -> Result<(), String> {
-        if !self.limited || self.looked.is_some_and(|looked| looked.elapsed() < LOOK_EVERY) {
+        if !self.limited || self.looked.is_some_and(|looked| looked.elapsed() < self.pace.look_every) {
             return Ok(());
         }
         self.looked = Some(Instant::now());
@@ -55,10 +75,10 @@ impl Guard {
         hold(Hold::Told(Some(&objection.to_string())));
         let began = Instant::now();
         loop {
-            if objection.is_ours() && began.elapsed() >= MEMORY_PATIENCE {
+            if objection.is_ours() && began.elapsed() >= self.pace.memory_patience {
                 return Err(objection.to_string());
             }
-            if hold(Hold::Wait(LOOK_EVERY)) {
+            if hold(Hold::Wait(self.pace.look_every)) {
                 // Whoever stops it has no use for a word that it goes on.
                 return Ok(());
             }

@@ -1,5 +1,10 @@
 //! What the service manager is told (`sd_notify(3)`): that the device is up, what it does, and that it is alive.
 
+use std::ffi::OsStr;
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -15,9 +20,23 @@ pub(super) struct Service {
     ready: AtomicBool,
 }
 
+/// Tells the service manager, if there is one. One that does not listen, or not now, holds nothing up and stops nothing.
 fn notify(states: &[NotifyState<'_>]) {
-    // A service manager that does not listen is no reason to stop; without one nothing is sent.
-    let _ = sd_notify::notify(states);
+    if let Some(socket) = std::env::var_os("NOTIFY_SOCKET") {
+        let message: String = states.iter().map(|state| format!("{state}\n")).collect();
+        let _ = send(&socket, message.as_bytes());
+    }
+}
+
+/// Unlike `sd_notify::notify` without ever waiting for room in the manager's queue, which would hold up the connection.
+fn send(socket: &OsStr, message: &[u8]) -> io::Result<usize> {
+    let address = match socket.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(socket)?,
+    };
+    let sender = UnixDatagram::unbound()?;
+    sender.set_nonblocking(true)?;
+    sender.send_to_addr(message, &address)
 }
 
 impl Service {

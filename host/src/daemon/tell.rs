@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use fedtt_edge::damper::Damper;
 
 use crate::fleet::Enrolled;
 use fedtt_wire::PublicKey;
@@ -68,11 +70,12 @@ struct Faults {
 pub(crate) struct Teller {
     tell: Tell,
     faults: Arc<Mutex<Faults>>,
+    damper: Arc<Mutex<Damper>>,
 }
 
 impl Teller {
     pub(crate) fn new(tell: Tell) -> Self {
-        Teller { tell, faults: Arc::default() }
+        Teller { tell, faults: Arc::default(), damper: Arc::default() }
     }
 
     pub(crate) fn say(&self, told: Told) {
@@ -89,6 +92,10 @@ impl Teller {
     /// Something is wrong that stops nothing.
     pub(crate) fn warn(&self, source: &str, message: String) {
         self.keep(Fault { time: super::now(), source: source.to_string(), message: message.clone() });
+        // What any device can cause at will is told a few times a minute.
+        let mut damper = self.damper.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(message) = damper.damp(source, &message, Instant::now()) else { return };
+        drop(damper);
         self.say(Told::Warning { source: source.to_string(), message });
     }
 

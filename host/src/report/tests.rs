@@ -136,3 +136,21 @@ fn numbers_read_as_people_write_them() {
     }
     assert_eq!(text::count(1_234_567), "1\u{202f}234\u{202f}567");
 }
+
+#[test]
+fn energy_is_shown_where_boards_report_it() {
+    let mut run = run("a", &[0.5, 0.7, 0.8]);
+    let page = html(std::slice::from_ref(&run));
+    assert!(!page.contains("Energy"), "no board reports it");
+    for (round, joules) in run.rounds.iter_mut().zip([Some(100.0), None, Some(140.0)]) {
+        let own = round.contributions.get_mut("a").unwrap();
+        (own.joules, own.tokens) = (joules, 6000);
+    }
+    let page = html(&[run]);
+    // 240 J in the two rounds that are known, 12 000 tokens in them.
+    for part in
+        ["Energy a round", "Tokens per joule", "<td>240 J</td><td>120 J</td><td>50</td>", "Energy, as boards report it"]
+    {
+        assert!(page.contains(part), "{part}");
+    }
+}
