@@ -39,7 +39,7 @@ impl Inspected {
     /// # Errors
     /// When there is none.
     pub fn read(pem: &str) -> Result<Self, IdentityError> {
-        with(pem, |certificate| Self::of(certificate))
+        with(pem, Self::of)
     }
 
     fn of(certificate: &X509Certificate<'_>) -> Self {
