@@ -41,7 +41,8 @@ impl Bench {
         let fit: [Word<'_>; 5] = [&"train", &"--epochs", &"1", &"--out", &adapter];
         let fit = [&fit[..], train, &of_bundle, &engine].concat();
         self.edge(&fit);
-        let said = self.predictions(name, &[&[&"--adapter" as Word<'_>, &adapter], &of_bundle[..], &engine].concat(), texts);
+        let said =
+            self.predictions(name, &[&[&"--adapter" as Word<'_>, &adapter], &of_bundle[..], &engine].concat(), texts);
         let words: [Word<'_>; 7] = [&"export", &"--adapter", &adapter, &"--format", &"onnx", &"--out", &model];
         let exported = self.edge(&[&words, export, &of_bundle].concat());
         assert_eq!(exported["output"], "logits", "{exported}");
@@ -105,7 +106,11 @@ fn exports_of_the_embedded_encoder_are_equal() {
     let tokenizer = bench.embedded_tokenizer();
     let cases: [(&str, &[&str], &[&str]); 7] = [
         ("tt", &["--init", "loretta"], &[]),
-        ("tt-head", &["--init", "loretta", "--head", "tt", "--activation", "gelu", "--train-norms"], &["--external-data"]),
+        (
+            "tt-head",
+            &["--init", "loretta", "--head", "tt", "--activation", "gelu", "--train-norms"],
+            &["--external-data"],
+        ),
         ("dense", &["--adapter", "dense", "--activation", "silu"], &[]),
         ("lora", &["--adapter", "lora"], &[]),
         ("ffa-lora", &["--adapter", "ffa-lora", "--depth", "2"], &[]),
@@ -115,8 +120,19 @@ fn exports_of_the_embedded_encoder_are_equal() {
     for (name, train, export) in cases {
         let (adapter, model) = (bench.path(&format!("{name}.safetensors")), bench.path(&format!("{name}.onnx")));
         let fixed: [Word<'_>; 13] = [
-            &"train", &"--data", &reports, &"--epochs", &"1", &"--batch", &"8", &"--out", &adapter, &"--engine", &"tract",
-            &"--lr", &"0.02",
+            &"train",
+            &"--data",
+            &reports,
+            &"--epochs",
+            &"1",
+            &"--batch",
+            &"8",
+            &"--out",
+            &adapter,
+            &"--engine",
+            &"tract",
+            &"--lr",
+            &"0.02",
         ];
         let own: Vec<Word<'_>> = train.iter().map(|word| word as Word<'_>).collect();
         bench.edge(&[&fixed[..], &own].concat());
@@ -173,12 +189,12 @@ fn exports_for_other_tasks_are_equal() {
     let (onnx, tokenizer) = (model("model.onnx"), model("tokenizer.json"));
     data("fedtt", &[&"backbone", &"prepare", &onnx, &"--tokenizer", &tokenizer, &"-o", &bundle]);
     let text = bench.path("stories.txt");
-    let stories: String = (0..24).map(|i| format!("Once upon a time there was a cat with {i} hats. It was happy.\n")).collect();
+    let stories: String =
+        (0..24).map(|i| format!("Once upon a time there was a cat with {i} hats. It was happy.\n")).collect();
     std::fs::write(&text, stories).unwrap();
     let texts = bench.texts();
-    let train: [Word<'_>; 10] = [
-        &"--task", &"lm", &"--data", &text, &"--format", &"lines", &"--batch", &"4", &"--init", &"loretta",
-    ];
+    let train: [Word<'_>; 10] =
+        [&"--task", &"lm", &"--data", &text, &"--format", &"lines", &"--batch", &"4", &"--init", &"loretta"];
     bench.check("stories", Some(&bundle), &train, &[], &texts);
 
     let numbers = bench.path("numbers.tsv");
@@ -187,8 +203,21 @@ fn exports_for_other_tasks_are_equal() {
     let (adapter, model) = (bench.path("numbers.safetensors"), bench.path("numbers.onnx"));
     let tokenizer = bench.embedded_tokenizer();
     bench.edge(&[
-        &"train", &"--task", &"regress", &"--data", &numbers, &"--label", &"value", &"--epochs", &"1", &"--out", &adapter,
-        &"--engine", &"tract", &"--init", &"loretta",
+        &"train",
+        &"--task",
+        &"regress",
+        &"--data",
+        &numbers,
+        &"--label",
+        &"value",
+        &"--epochs",
+        &"1",
+        &"--out",
+        &adapter,
+        &"--engine",
+        &"tract",
+        &"--init",
+        &"loretta",
     ]);
     let said = bench.predictions("numbers", &[&"--adapter", &adapter, &"--engine", &"tract"], &texts);
     bench.edge(&[&"export", &"--adapter", &adapter, &"--format", &"onnx", &"--out", &model]);

@@ -10,7 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use super::kept::{State, Work};
 use super::ledger::Ledger;
 use super::retry::Pace;
-use super::run::Run;
+use super::run::{Run, adopted};
 use super::{Effect, Event, LocalPolicy, Notice, Slot, What};
 
 /// So many runs are followed at a time.
@@ -253,9 +253,8 @@ impl Participant {
                 runs.values_mut().for_each(|run| run.fetched(&bundle, &outcome, &mut cx));
             }
             Event::Adopted { run, round, outcome } => {
-                if let Some(run) = runs.get_mut(&run) {
-                    run.adopted(round, outcome, &mut cx);
-                }
+                let goes_on = runs.contains_key(&run);
+                adopted(&run, round, outcome, goes_on, &mut cx);
             }
             Event::Progressed { job, stepped } => {
                 runs.values_mut().for_each(|run| run.progressed(job, stepped, &mut cx));

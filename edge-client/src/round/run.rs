@@ -298,21 +298,6 @@ impl Run {
         cx.effects.push(Effect::Adopt(Adoption { plan: plan.clone(), round: manifest.round, digest, values }));
     }
 
-    /// The state that was handed on is in use, or it is not.
-    pub(super) fn adopted(&mut self, round: u32, outcome: Result<(), String>, cx: &mut Context<'_>) {
-        match outcome {
-            Ok(()) => cx.tell(&self.id, What::Adopted { round }),
-            Err(reason) => {
-                cx.tell(&self.id, What::NotAdopted { round, reason: reason.clone() });
-                if cx.connected {
-                    // Of the round that led to it, which is over: the device may well take part in the next.
-                    let reason = format!("the adapter after {round} rounds is not used here: {reason}");
-                    cx.up(Refusal { run: self.id.clone(), round: round.saturating_sub(1), reason });
-                }
-            }
-        }
-    }
-
     fn spoil(&mut self, change: Digest, reason: String, cx: &mut Context<'_>) {
         self.spoilt = Some(change);
         cx.ignore(&self.id, format!("a change of the global state: {reason}"));
@@ -350,6 +335,17 @@ impl Run {
     /// Largest payload about the run's tensors.
     pub(super) fn limit(&self) -> usize {
         self.plan.as_ref().map_or(EARLY_LIMIT, |plan| plan.layout.limit())
+    }
+}
+
+/// A state that was handed on is in use, or it is not; of a run that may be over by then.
+pub(super) fn adopted(run: &RunId, round: u32, outcome: Result<(), String>, goes_on: bool, cx: &mut Context<'_>) {
+    let Err(reason) = outcome else { return cx.tell(run, What::Adopted { round }) };
+    cx.tell(run, What::NotAdopted { round, reason: reason.clone() });
+    if goes_on && cx.connected {
+        // Of the round that led to it, which is over: the device may well take part in the next.
+        let reason = format!("the adapter after {round} rounds is not used here: {reason}");
+        cx.up(Refusal { run: run.clone(), round: round.saturating_sub(1), reason });
     }
 }
 
