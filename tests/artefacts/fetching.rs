@@ -150,7 +150,6 @@ fn a_bundle_comes_by_web_and_its_adapter_is_used_pulled_and_exported() {
     let state = fleet.path("site-0");
     let own = said(&[&"--run", &"reports-1", &"--state", &state, &"--file", &texts]);
     equal(&own, &said(&[&"--adapter", &"current", &"--state", &state, &"--file", &texts]));
-    assert!(state.join("adapters/reports-1/previous.safetensors").is_file());
 
     // Another device pulls what the host wrote.
     let url = format!("http://{}/runs/reports-1/adapter.safetensors", fleet.web);
