@@ -214,7 +214,7 @@ fn start(broker: &EmbeddedBroker, source: &Arc<Source>, state: &Path) -> Device 
         Told::Notice(notice) => noted.lock().unwrap().push(notice.what),
         Told::Unreadable { topic, reason } => panic!("{topic}: {reason}"),
         Told::Forged { topic, reason, .. } => panic!("{topic}: {reason}"),
-        Told::HostFound { .. } | Told::Disconnected { .. } | Told::Priority(_) => {}
+        _ => {}
     };
     let task = tokio::spawn(async move {
         let shutdown = async { drop(stopped.await) };

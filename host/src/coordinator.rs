@@ -352,7 +352,7 @@ impl Coordinator {
                 found.progressed(device, progress);
                 Ok(())
             }
-            Message::Need(need) => found.needed(&need),
+            Message::Need(need) => found.needed(&need, now),
             Message::Refusal(refusal) => {
                 found.declined(device, &refusal, now);
                 if let Some(known) = self.devices.get_mut(device) {

@@ -85,8 +85,10 @@ async fn mallory(broker: BrokerUrl) {
         let Delivery::Message { topic, payload, .. } = delivery else { continue };
         let Ok((frame, _)) = unsealed(&payload) else { continue };
         let Ok(message) = Message::decode(frame, 64 << 20) else { continue };
-        if let Message::Host(introduced) = &message {
-            host.get_or_insert(introduced.key);
+        if let (Message::Host(introduced), None) = (&message, host) {
+            host = Some(introduced.key);
+            // To a new subscription the broker says again what it keeps.
+            link.subscribe("fedtt/fedtt/#").await.unwrap();
         }
         let by_host = host.is_some_and(|host| host.open(&topic, &payload).is_ok());
         let by_device = matches!(topics.parse(&topic), Some(Topic::Up(_) | Topic::Presence(_)));

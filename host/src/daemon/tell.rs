@@ -92,9 +92,10 @@ impl Teller {
     /// Something is wrong that stops nothing.
     pub(crate) fn warn(&self, source: &str, message: String) {
         self.keep(Fault { time: super::now(), source: source.to_string(), message: message.clone() });
-        // What any device can cause at will is told a few times a minute.
+        // What any device can cause at will is told a few times a minute, but each thing that is wrong with it.
         let mut damper = self.damper.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(message) = damper.damp(source, &message, Instant::now()) else { return };
+        let kind = format!("{source}: {message}");
+        let Some(message) = damper.damp(&kind, &message, Instant::now()) else { return };
         drop(damper);
         self.say(Told::Warning { source: source.to_string(), message });
     }

@@ -150,8 +150,8 @@ pub struct Run {
     global: Global,
     /// Devices whose updates of this round are stored.
     accepted: BTreeSet<DeviceName>,
-    /// The state that is published as a whole.
-    published: Option<Digest>,
+    /// The state that is published as a whole, and since when.
+    published: Option<(Digest, u64)>,
     progress: BTreeMap<String, Progress>,
     said_waiting: Option<(usize, usize)>,
     effects: Vec<Effect>,
@@ -205,7 +205,7 @@ impl Run {
         run.dirty = true;
         run.say(now, What::Started);
         run.announce()?;
-        run.publish_state()?;
+        run.publish_state(now)?;
         Ok(run)
     }
 
@@ -403,9 +403,9 @@ impl Run {
     ///
     /// # Errors
     /// When the state cannot be encoded.
-    pub fn needed(&mut self, need: &Need) -> Result<(), RunError> {
+    pub fn needed(&mut self, need: &Need, now: u64) -> Result<(), RunError> {
         if need.state == self.global.digest() && !self.record.summary.status.is_final() {
-            self.publish_state()?;
+            self.publish_state(now)?;
         }
         Ok(())
     }

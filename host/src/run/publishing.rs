@@ -7,6 +7,9 @@ use fedtt_wire::{Message, RunId, Topic, WireError, chunk};
 use super::collecting::Collecting;
 use super::{Effect, Run};
 
+/// Milliseconds after which a state that is still asked for is published again.
+const STATE_AGAIN: u64 = 30_000;
+
 impl Run {
     pub(super) fn publish(&mut self, topic: Topic, message: impl Into<Message>, retain: bool) -> Result<(), WireError> {
         let payload = message.into().encode(self.record.plan.wire.level)?;
@@ -34,15 +37,15 @@ impl Run {
         Ok(())
     }
 
-    /// Publishes the whole state, once for each.
-    pub(super) fn publish_state(&mut self) -> Result<(), WireError> {
+    /// Publishes the whole state: once for all, or again where a broker seems to have lost it.
+    pub(super) fn publish_state(&mut self, now: u64) -> Result<(), WireError> {
         let state = self.global.digest();
-        if self.published == Some(state) {
+        if self.published.is_some_and(|(last, since)| last == state && (since..since + STATE_AGAIN).contains(&now)) {
             return Ok(());
         }
         let payload = Message::from(self.global.whole(&self.id)).encode(self.record.plan.wire.level)?;
         self.publish_chunks(Topic::State, &payload)?;
-        self.published = Some(state);
+        self.published = Some((state, now));
         Ok(())
     }
 
