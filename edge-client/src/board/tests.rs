@@ -1,7 +1,6 @@
 //! Boards made of files.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::path::Path;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -51,10 +50,6 @@ impl Fake {
 
     pub(crate) fn board(&self) -> Board {
         Board::at(self.0.path())
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        self.0.path()
     }
 
     /// Writes one of its files.
