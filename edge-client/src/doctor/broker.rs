@@ -95,7 +95,8 @@ impl Asked {
                 }
                 _ => "is the broker running, and is the network there? See broker in the settings",
             };
-            Check::fail("broker", format!("{broker}: {reason}"), advice)
+            let named = if reason.contains(&broker) { reason.to_string() } else { format!("{broker}: {reason}") };
+            Check::fail("broker", named, advice)
         };
         let refused = |error: fedtt_link::LinkError| cannot(&error.to_string());
         for topic in [Topic::Down(settings.name.clone()), Topic::Host] {
