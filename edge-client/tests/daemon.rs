@@ -272,7 +272,7 @@ async fn a_device_takes_part_is_restarted_and_says_nothing_of_its_data() {
     let gone = loop {
         let delivery = tokio::time::timeout(PATIENCE, host.inbox.recv()).await.expect("the device takes leave");
         if let Some(Delivery::Message { topic, payload, .. }) = delivery
-            && let Ok(Message::Presence(presence)) = Message::decode(&payload, 1 << 20)
+            && let Ok(Message::Presence(presence)) = Message::decode(unsealed(&payload).unwrap().0, 1 << 20)
             && host.topics.parse(&topic) == Some(Topic::Presence(device()))
             && !presence.online
         {
