@@ -113,7 +113,9 @@ impl Trust {
     }
 
     fn forged<'a>(&mut self, topic: &str, reason: String) -> Opened<'a> {
-        self.dropped.note(&format!("{topic}: {reason}")).map_or(Opened::Nothing, |count| Opened::Forged { reason, count })
+        self.dropped
+            .note(&format!("{topic}: {reason}"))
+            .map_or(Opened::Nothing, |count| Opened::Forged { reason, count })
     }
 }
 
