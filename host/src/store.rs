@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use fedtt_wire::{DeviceName, RunId};
 use redb::{Database, Durability, Key, ReadableTable, Table, TableDefinition, Value, WriteTransaction};
@@ -91,15 +92,35 @@ impl Part {
     }
 }
 
+/// How long another process may hold a file: a command that acts on the host's folder while no host runs is done sooner.
+const HELD: Duration = Duration::from_secs(3);
+
+/// Opens or creates a database with a cache of `cache` bytes; one that another process has open is waited for a moment.
+///
+/// # Errors
+/// When the file cannot be opened, or another process keeps it.
+pub(crate) fn open(path: &Path, cache: usize) -> Result<Database, StoreError> {
+    let until = Instant::now() + HELD;
+    loop {
+        match Database::builder().set_cache_size(cache).create(path) {
+            Err(redb::DatabaseError::DatabaseAlreadyOpen) if Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            outcome => {
+                return outcome
+                    .map_err(|source| StoreError::Open { path: path.to_path_buf(), source: Box::new(source.into()) });
+            }
+        }
+    }
+}
+
 impl Store {
     /// Opens or creates the state in a file.
     ///
     /// # Errors
     /// When the file cannot be opened, or another process has.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let refuse = |source: redb::Error| StoreError::Open { path: path.to_path_buf(), source: Box::new(source) };
-        let database = Database::builder().set_cache_size(16 << 20).create(path).map_err(|e| refuse(e.into()))?;
-        Self::prepared(database, Durability::Immediate)
+        Self::prepared(open(path, 16 << 20)?, Durability::Immediate)
     }
 
     /// State that is gone with the process, for simulations.

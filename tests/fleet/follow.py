@@ -2,8 +2,8 @@
 """Follows README's "A fleet in ten steps" word by word, on one machine.
 
 Every block marked `sh host` is run as on the host's machine, every block marked `sh board` once as on each of three boards:
-jetson-1 and jetson-2 are this machine, jetson-3 is an arm64 board under qemu (cross/board.sh). What the words are is the
-README's; what differs is beneath them: `broker.site` is this machine, each board has its own /etc/fedtt, /var/lib/fedtt and
+jetson-1 and jetson-2 are this machine, jetson-3 is an arm64 board under qemu (cross/board.sh), or without --arm64 this machine
+too. What the words are is the README's; what differs is beneath them: `broker.site` is this machine, each board has its own /etc/fedtt, /var/lib/fedtt and
 /srv in a folder, and commands that would change the machine itself (sudo, apt-get, dpkg, systemctl, scp, cargo and the cross build)
 are replaced by ones that do the same to that folder.
 
@@ -75,27 +75,38 @@ class Machine:
         env = {"HOME": str(self.home), "PATH": path, "LANG": "C.UTF-8"}
         env |= {k: v for k, v in os.environ.items() if k in ("FEDTT_CROSS", "TMPDIR", "DEBIAN_MIRROR")}
         words = ["bash", "-euo", "pipefail", "-c", self.here(text)]
-        with open(self.root / "output", "wb+") as output:
-            done = subprocess.run(words, cwd=self.home, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=PATIENCE)
-            output.seek(0)
-            said = output.read().decode(errors="replace")
-        print("".join(f"  {self.name} | {line}\n" for line in said.splitlines()), end="", flush=True)
+        # A file, not a pipe: daemons that a step starts hold it open.
+        with open(self.root / "output", "wb") as output, open(self.root / "output") as said:
+            done = subprocess.Popen(words, cwd=self.home, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+            until = time.monotonic() + PATIENCE
+            while done.poll() is None and time.monotonic() < until:
+                time.sleep(0.1)
+                self.echo(said)
+            self.echo(said)
+            if done.poll() is None:
+                done.kill()
+                raise SystemExit(f"{self.name}: not done in {PATIENCE} s:\n{text}")
         if done.returncode != 0:
             raise SystemExit(f"{self.name}: exit code {done.returncode} from\n{text}")
-        return said
+
+    def echo(self, said):
+        for line in said:
+            print(f"  {self.name} | {line.rstrip()}", flush=True)
 
 
 class Host(Machine):
     def __init__(self, root, options):
         super().__init__("host", root, options)
         (self.bin / "fedtt").symlink_to(options.fedtt.resolve())
-        if os.access("/usr/sbin/mosquitto", os.X_OK):
-            (self.bin / "mosquitto").symlink_to("/usr/sbin/mosquitto")
+        # Started by root, mosquitto would turn into a user who may not look into this folder.
+        program = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
+        stay = 'grep -q "^user root" "$conf" || echo "user root" >>"$conf"; ' if os.geteuid() == 0 else ""
+        self.shim("mosquitto", f'conf=$(realpath "${{@: -1}}"); {stay}exec {program} "${{@:1:$#-1}}" "$conf"')
         # Built already; what the steps go on with lies where a build would leave it.
         self.shim("cargo", "exit 0")
         packages = self.home / "target/aarch64-unknown-linux-gnu/debian"
         packages.mkdir(parents=True)
-        shutil.copy(options.arm64, packages)
+        shutil.copy(options.arm64 or options.amd64, packages / "fedtt-edge_0_arm64.deb")
         write(self.home / "cross/build.sh", "#!/bin/sh\nexit 0\n")
         write(self.home / "cross/package.sh", "#!/bin/sh\nexit 0\n")
         boards = f"{root.parent}/boards"
@@ -107,16 +118,10 @@ class Host(Machine):
             own = [reports[0], *reports[1 + place :: len(BOARDS)][:few]]
             (self.home / f"{board}.tsv").write_text("\n".join(own) + "\n")
 
-    def stop(self):
-        """Ends what the steps left running: the daemons are children of no shell any more."""
-        for pid in processes(str(self.root)):
-            os.kill(pid, signal.SIGTERM)
-
-
 class Board(Machine):
     def __init__(self, name, root, options):
         super().__init__(name, root, options)
-        self.emulated = name == EMULATED
+        self.emulated = name == EMULATED and options.arm64 is not None
         program = f"{root}/usr/bin/fedtt-edge"
         run = f"{REPOSITORY}/cross/board.sh {program}" if self.emulated else program
         self.shim("fedtt-edge", f'exec {run} "$@"')
@@ -130,45 +135,41 @@ words=$(sed -n 's#^ExecStart=/usr/bin/##p' {root}/usr/lib/systemd/system/fedtt-e
 nohup $words >>{root}/journal 2>&1 </dev/null &
 echo $! >{root}/pid""")
 
-    def stop(self):
-        for pid in processes(str(self.root)):
-            os.kill(pid, signal.SIGTERM)
 
-
-def processes(word):
-    """Processes that have `word` in their command line; ours alone, as the word is a temporary folder's name."""
+def processes(root):
+    """Those that work in the temporary folder `root`, or name it in their command line: what the steps left running."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
-                line = (entry / "cmdline").read_bytes().decode(errors="replace")
+                named = root in (entry / "cmdline").read_bytes().decode(errors="replace")
+                if named or os.readlink(entry / "cwd").startswith(root):
+                    found.append(int(entry.name))
             except OSError:
                 continue
-            if word in line:
-                found.append(int(entry.name))
     return found
 
 
-def check(host, boards):
+def check(host):
     """What the steps have led to."""
-    fedtt = lambda *words: json.loads(subprocess.run([host.bin / "fedtt", *words, "--json"], cwd=host.home, env={"HOME": str(host.home), "PATH": os.environ["PATH"]}, stdout=subprocess.PIPE, check=True).stdout)["data"]
-    runs = fedtt("run", "list")
-    print(json.dumps(runs, indent=1)[:2000])
-    devices = fedtt("device", "list")
-    print(json.dumps(devices, indent=1)[:4000])
     rounds = [json.loads(line) for line in next(host.home.glob("**/rounds.jsonl")).read_text().splitlines()]
     for record in rounds:
-        counted = sorted(record["counted"] if isinstance(record.get("counted"), list) else [])
-        print("round", record.get("round"), "counted", counted)
+        counted = sorted(record["contributions"])
         assert counted == BOARDS, f"a round counted {counted}: {record}"
-    assert len(rounds) == 2, f"{len(rounds)} rounds"
-    assert list(host.home.glob("*.onnx")), "no model was exported"
+        assert not any(record["refused"].values()), f"updates were refused: {record}"
+    assert len(rounds) >= 2, f"{len(rounds)} rounds"
+    for name in ("report.html", "reports.onnx"):
+        assert (host.home / name).stat().st_size > 1000, f"{name} is nearly empty"
+    words = [host.bin / "fedtt", "device", "list", "--json"]
+    listed = subprocess.run(words, env={"HOME": str(host.home)}, stdout=subprocess.PIPE, check=True).stdout
+    revoked = {device["name"]: bool(device["identity"]["revoked"]) for device in json.loads(listed)["data"]["devices"]}
+    assert revoked == {name: name == BOARDS[-1] for name in BOARDS}, f"revoked: {revoked}"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("fedtt", "amd64", "arm64"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
+        parser.add_argument(f"--{name}", type=Path, required=name != "arm64")
     options = parser.parse_args()
     if not shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin"):
         raise SystemExit("mosquitto is not installed: these steps need it")
@@ -181,15 +182,16 @@ def main():
             for machine in [host] if place == "host" else boards:
                 print(f"{machine.name} $ " + text.rstrip().replace("\n", f"\n{machine.name} $ "), flush=True)
                 machine.run(text)
-        check(host, boards)
+        check(host)
         failed = False
     finally:
-        for machine in [*boards, host]:
-            machine.stop()
-        time.sleep(1)
+        for sign in (signal.SIGTERM, signal.SIGKILL):
+            for pid in processes(str(root)):
+                os.kill(pid, sign)
+            time.sleep(2)
         if failed:
-            for journal in root.glob("**/journal"):
-                print(f"== {journal}\n{journal.read_text(errors='replace')[-4000:]}")
+            for journal in [*root.glob("**/journal"), *root.glob("**/host.log")]:
+                print(f"== {journal}\n{journal.read_text(errors='replace')[-3000:]}")
         shutil.rmtree(root, ignore_errors=True)
     print("a fleet in ten steps: done")
 

@@ -105,7 +105,16 @@ pub(super) fn ask(host: &HostArgs, fleet: Option<&FleetName>, ask: FleetRequest)
         outcome => return Ok(outcome?),
     }
     let state = std::path::absolute(host.state().unwrap_or_else(state_folder))?;
-    let registrar = Mutex::new(Registrar::alone(&state, fleet.cloned())?);
+    let registrar = match Registrar::alone(&state, fleet.cloned()) {
+        Ok(registrar) => Mutex::new(registrar),
+        // A host may have begun to serve it meanwhile.
+        Err(error) => {
+            return match host.ask(Request::Fleet { ask }) {
+                Err(ControlError::Absent { .. }) => Err(error.into()),
+                outcome => Ok(outcome?),
+            };
+        }
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     Ok(answer(&registrar, runtime.handle(), ask)?)
 }

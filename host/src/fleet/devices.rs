@@ -100,8 +100,7 @@ impl Devices {
     /// # Errors
     /// When the file cannot be opened, another process has, or an entry is not understood.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let refuse = |source: redb::Error| StoreError::Open { path: path.to_path_buf(), source: Box::new(source) };
-        Self::of(Database::builder().set_cache_size(1 << 20).create(path).map_err(|e| refuse(e.into()))?)
+        Self::of(crate::store::open(path, 1 << 20)?)
     }
 
     /// A registry that is gone with the process.

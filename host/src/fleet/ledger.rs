@@ -78,7 +78,7 @@ impl Ledger {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(refuse(redb::Error::Io(error))),
             _ => {}
         }
-        let database = Database::builder().set_cache_size(1 << 20).create(path).map_err(|e| refuse(e.into()))?;
+        let database = crate::store::open(path, 1 << 20)?;
         let transaction = database.begin_write()?;
         transaction.open_table(TOKENS)?;
         transaction.open_table(USES)?;
