@@ -126,7 +126,8 @@ async fn texts_are_answered_and_the_adapter_is_named() {
 #[tokio::test]
 async fn what_is_no_request_is_refused() {
     let limits = Limits { body: 4000, texts: 8, ..Limits::default() };
-    let address = server(limits).await.address;
+    let server = server(limits).await;
+    let address = server.address;
     let many = json!({ "texts": vec!["x"; 9] }).to_string();
     for (body, kind, wanted) in [
         ("{\"text\": \"x\"}", "text/plain", 415),
