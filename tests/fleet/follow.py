@@ -127,7 +127,7 @@ class Board(Machine):
         self.shim("fedtt-edge", f'exec {run} "$@"')
         package = options.arm64 if self.emulated else options.amd64
         # Unpacked as it stands, with its settings pointed to this folder, and started.
-        self.shim("dpkg", f'[ "$1" = -i ]; dpkg-deb -x {package.resolve()} {root}; sed -i -E "s#\\"/(var/lib/fedtt|srv)#\\"{root}/\\1#g" {root}/etc/fedtt/edge.toml; systemctl restart fedtt-edge')
+        self.shim("dpkg", f'[ "$1" = -i ]; dpkg-deb -x {package.resolve()} {root}; install -d -m 0700 {root}/var/lib/fedtt; sed -i -E "s#\\"/(var/lib/fedtt|srv)#\\"{root}/\\1#g" {root}/etc/fedtt/edge.toml; systemctl restart fedtt-edge')
         self.shim("systemctl", f"""
 [ "$*" = "restart fedtt-edge" ]
 if [ -f {root}/pid ]; then kill "$(cat {root}/pid)"; while kill -0 "$(cat {root}/pid)" 2>/dev/null; do sleep 0.2; done; fi

@@ -51,10 +51,10 @@ impl Limits {
     /// # Errors
     /// The field that is out of range, and what would be right.
     pub fn check(&self) -> Result<(), (&'static str, String)> {
-        if !(self.max_temperature > 0.0) {
+        if self.max_temperature.is_nan() || self.max_temperature <= 0.0 {
             return Err(("limits.max_temperature", "must be above 0".into()));
         }
-        if !(self.resume_temperature <= self.max_temperature) {
+        if self.resume_temperature.is_nan() || self.resume_temperature > self.max_temperature {
             let message = format!("must be at most limits.max_temperature, {}", self.max_temperature);
             return Err(("limits.resume_temperature", message));
         }

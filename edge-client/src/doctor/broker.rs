@@ -178,9 +178,11 @@ pub(super) fn clock(told: Option<(u64, u64)>, now: u64) -> Check {
     let skew = theirs.abs_diff(ours);
     let seconds = skew as f64 / 1000.0;
     let finding = format!("{seconds:.1} s {} the host's", if ours < theirs { "behind" } else { "ahead of" });
-    match skew {
-        0..=SKEW => Check::ok("clock", finding),
-        ..=MUCH_SKEW => Check::warn("clock", finding, advice),
-        _ => Check::fail("clock", finding, advice),
+    if skew <= SKEW {
+        Check::ok("clock", finding)
+    } else if skew <= MUCH_SKEW {
+        Check::warn("clock", finding, advice)
+    } else {
+        Check::fail("clock", finding, advice)
     }
 }

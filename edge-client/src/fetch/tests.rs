@@ -213,7 +213,7 @@ fn a_bundle_comes_whole_or_not_at_all() {
     let place = device.fetch(&hash).unwrap();
     assert_eq!(place, device.folder.path().join("bundles").join(&hash));
     assert_eq!(read(&place), files);
-    assert_eq!(device.shelf().whole(), [hash.clone()]);
+    assert_eq!(device.shelf().whole(), std::slice::from_ref(&hash));
     assert!(!device.shelf().part(&hash).exists());
     let asked = site.asked().len();
     device.fetch(&hash).unwrap();

@@ -1,7 +1,7 @@
 //! A request for a certificate that is under way, kept until it is answered: after a crash the same one is sent again, to
 //! which the host gives the same answer, whether a token was used up with it or not.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -192,7 +192,7 @@ impl Asking {
 
 /// The request kept in a file, or a new one where there is none with the same mark and name.
 fn keep(
-    path: &PathBuf,
+    path: &Path,
     mark: &str,
     name: &DeviceName,
     id: Option<RequestId>,
@@ -210,7 +210,7 @@ fn keep(
         Ok(Kept { id, mark: mark.to_string(), name: name.clone(), key, ask })
     };
     let kept: Kept = made().map_err(unfit(path))?;
-    let content = |e: toml::ser::Error| IdentityError::Content { path: path.clone(), reason: e.to_string() };
+    let content = |e: toml::ser::Error| IdentityError::Content { path: path.to_path_buf(), reason: e.to_string() };
     let text = toml::to_string(&kept).map_err(content)?;
     write_atomically(path, text.as_bytes()).map_err(refused("write", path))?;
     Ok(kept)

@@ -274,10 +274,11 @@ fn received(runs: &mut BTreeMap<RunId, Run>, topic: &Topic, message: Message, cx
     let own = match (topic, &message) {
         (Topic::Plan(run), Message::RunPlan(plan)) if plan.run == *run => Some(run),
         (Topic::Plan(run), Message::End(end)) if end.run == *run => {
-            if runs.get(run).is_none_or(|run| run.began().is_none_or(|began| began == end.began)) {
-                if let Some(mut run) = runs.remove(run) {
-                    run.over(cx);
-                }
+            let meant = |run: &Run| run.began().is_none_or(|began| began == end.began);
+            if runs.get(run).is_some_and(meant)
+                && let Some(mut run) = runs.remove(run)
+            {
+                run.over(cx);
             }
             if cx.ledger.ended(run, end.began) {
                 cx.keep_ledger(run);

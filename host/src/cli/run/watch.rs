@@ -19,7 +19,7 @@ const RETRY: Duration = Duration::from_millis(200);
 /// Something heard of a run.
 enum Heard {
     /// How it stands.
-    Summary(RunSummary),
+    Summary(Box<RunSummary>),
     /// What happened.
     Event(RunEvent),
     /// So many events were missed.
@@ -58,7 +58,7 @@ fn listen(
     let mut client: Client = host.connect()?;
     let data = client.ask(Request::Watch { run: run.to_string() })?;
     (*known, *away) = (true, None);
-    if hear(Heard::Summary(field(&data, "summary")?)) {
+    if hear(Heard::Summary(Box::new(field(&data, "summary")?))) {
         return Ok(());
     }
     loop {
