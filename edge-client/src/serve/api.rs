@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::to_bytes;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{Method, StatusCode, header};
@@ -30,13 +31,21 @@ pub struct Limits {
     pub texts: usize,
     /// Requests that are answered or wait at a time.
     pub requests: usize,
+    /// How long a request may take to come in.
+    pub patience: Duration,
     /// Time between two looks at the adapter's file.
     pub reload: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { body: 1 << 20, texts: 256, requests: 64, reload: Duration::from_secs(1) }
+        Limits {
+            body: 1 << 20,
+            texts: 256,
+            requests: 64,
+            patience: Duration::from_secs(30),
+            reload: Duration::from_secs(1),
+        }
     }
 }
 
@@ -110,8 +119,9 @@ pub async fn serve(
         .route("/health", get(|| async { envelope(json!({ "status": "ok" })) }))
         .route("/adapter", get(adapter))
         .fallback(|| async { refuse(StatusCode::NOT_FOUND, "there are POST /predict, GET /health and GET /adapter") })
-        .layer(DefaultBodyLimit::max(limits.body))
-        .layer(from_fn(move |request, next| guard(room.clone(), request, next)))
+        // The limit is the guard's.
+        .layer(DefaultBodyLimit::disable())
+        .layer(from_fn(move |request, next| guard(room.clone(), limits, request, next)))
         .with_state(shared);
     let (stopping, mut stop) = watch::channel(false);
     tokio::spawn(async move {
@@ -133,7 +143,7 @@ pub async fn serve(
 }
 
 /// Refuses whoever names another host than this one's loopback, and who comes when too many are here.
-async fn guard(room: Arc<Semaphore>, request: Request, next: Next) -> Response {
+async fn guard(room: Arc<Semaphore>, limits: Limits, request: Request, next: Next) -> Response {
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
     if !host.is_some_and(names_loopback) {
         return refuse(StatusCode::MISDIRECTED_REQUEST, "this address answers to localhost only");
@@ -141,9 +151,17 @@ async fn guard(room: Arc<Semaphore>, request: Request, next: Next) -> Response {
     if request.method() != Method::POST {
         return next.run(request).await;
     }
-    match room.try_acquire() {
-        Ok(_held) => next.run(request).await,
-        Err(_) => busy(),
+    let Ok(_held) = room.try_acquire() else { return busy() };
+    let too_large = || refuse(StatusCode::PAYLOAD_TOO_LARGE, &format!("a request has at most {} bytes", limits.body));
+    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if announced.is_some_and(|length: usize| length > limits.body) {
+        return too_large();
+    }
+    let (parts, body) = request.into_parts();
+    match tokio::time::timeout(limits.patience, to_bytes(body, limits.body)).await {
+        Ok(Ok(bytes)) => next.run(Request::from_parts(parts, bytes.into())).await,
+        Ok(Err(_)) => too_large(),
+        Err(_) => refuse(StatusCode::REQUEST_TIMEOUT, "the request does not come to its end"),
     }
 }
 

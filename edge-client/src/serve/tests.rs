@@ -125,7 +125,7 @@ async fn texts_are_answered_and_the_adapter_is_named() {
 
 #[tokio::test]
 async fn what_is_no_request_is_refused() {
-    let limits = Limits { body: 4000, texts: 8, ..Limits::default() };
+    let limits = Limits { body: 4000, texts: 8, patience: Duration::from_millis(300), ..Limits::default() };
     let server = server(limits).await;
     let address = server.address;
     let many = json!({ "texts": vec!["x"; 9] }).to_string();
@@ -143,6 +143,10 @@ async fn what_is_no_request_is_refused() {
     // Refused for what it announces, before it is sent.
     let head = "POST /predict HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n";
     assert_eq!(say(address, format!("{head}Content-Length: 5000\r\n\r\n")).await.0, 413);
+    assert_eq!(say(address, format!("{head}Content-Length: 5000\r\n\r\n")).await.0, 413);
+    let chunks = format!("{head}Transfer-Encoding: chunked\r\n\r\n1388\r\n{}", " ".repeat(4500));
+    assert_eq!(say(address, chunks).await.0, 413);
+    assert_eq!(say(address, format!("{head}Content-Length: 50\r\n\r\n{{")).await.0, 408);
     for host in ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:8181", ""] {
         assert_eq!(get(address, "/adapter", host).await.0, 421, "{host}");
     }
