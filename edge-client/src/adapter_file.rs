@@ -172,7 +172,8 @@ impl AdapterFile {
             let message = "is an adapter of another kind".into();
             return Err(AdapterFileError::Header { path: path.to_path_buf(), message });
         }
-        let unfit = |source| AdapterFileError::Values { path: path.to_path_buf(), source: Box::new(ModelError::from(source)) };
+        let unfit =
+            |source| AdapterFileError::Values { path: path.to_path_buf(), source: Box::new(ModelError::from(source)) };
         let mut set = self.set.clone();
         set.load(&file.tensors).map_err(unfit)?;
         Ok(set.values().iter().map(|value| value.to_owned()).collect())

@@ -121,7 +121,8 @@ pub async fn serve(config: HostConfig, shutdown: impl Future<Output = ()>, tell:
     std::fs::create_dir_all(&folder).map_err(io(format!("folder {}", folder.display())))?;
     let host_key = Arc::new(fleet::host_key(&fleet::host_key_file(state)).map_err(FleetError::from)?);
     let devices = Devices::open(&fleet::devices_file(state))?;
-    let mut registrar = Registrar::open(state, fleet.clone(), config.identity.clone(), host_key.clone(), devices.clone())?;
+    let mut registrar =
+        Registrar::open(state, fleet.clone(), config.identity.clone(), host_key.clone(), devices.clone())?;
     if let Some(problem) = registrar.take_problem() {
         teller.warn("broker", problem);
     }
