@@ -7,8 +7,8 @@
 //! | a device with a token | [`Enroll`], kind 20 | HMAC with the token | HMAC with the token |
 //! | a device of the fleet | [`Renew`], kind 21 | the device's signature | the host's signature |
 //!
-//! A message is a [frame](fedtt_wire::frame) with its proof after it: 32 bytes of HMAC-SHA256, or the 64 of a
-//! [seal](fedtt_wire::seal). An answer, kind 22, names its request by its SHA-256. Where the host knows no token to prove
+//! A message is a frame (`fedtt_wire::frame`) with its proof after it: 32 bytes of HMAC-SHA256, or the 64 of a seal
+//! (`fedtt_wire::seal`). An answer, kind 22, names its request by its SHA-256. Where the host knows no token to prove
 //! itself with, its answer carries 32 zeros instead, and is a hint at most.
 
 use fedtt_wire::seal::{SEAL, unsealed};
