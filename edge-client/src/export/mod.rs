@@ -1,8 +1,8 @@
 //! A trained adapter in the forms that others take.
 //!
 //! - safetensors: the adapter's own file, with [`dense`] matrices beside the factors where asked for;
-//! - [`mod@onnx`]: backbone, adapter and head as one model of plain nodes;
-//! - [`mod@bundle`]: a backbone with the adapter in it, to be handed out and trained further.
+//! - `onnx`: backbone, adapter and head as one model of plain nodes;
+//! - `bundle`: a backbone with the adapter in it, to be handed out and trained further.
 
 mod bundle;
 mod dense;
