@@ -5,7 +5,7 @@ Every block marked `sh host` is run as on the host's machine, every block marked
 jetson-1 and jetson-2 are this machine, jetson-3 is an arm64 board under qemu (cross/board.sh), or without --arm64 this machine
 too. What the words are is the README's; what differs is beneath them: `broker.site` is this machine, each board has its own /etc/fedtt, /var/lib/fedtt and
 /srv in a folder, and commands that would change the machine itself (sudo, apt-get, dpkg, systemctl, scp, cargo and the cross build)
-are replaced by ones that do the same to that folder.
+are replaced by ones that do the same to that folder (pkill finds this fleet's mosquitto alone).
 
 Needs: mosquitto, and what `cross/check.sh` makes beforehand: both packages, and the host's program.
 
@@ -102,6 +102,8 @@ class Host(Machine):
         program = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
         stay = 'grep -q "^user root" "$conf" || echo "user root" >>"$conf"; ' if os.geteuid() == 0 else ""
         self.shim("mosquitto", f'conf=$(realpath "${{@: -1}}"); {stay}exec {program} "${{@:1:$#-1}}" "$conf"')
+        # This fleet's broker alone.
+        self.shim("pkill", f'for process in /proc/[0-9]*; do if grep -qs mosquitto "$process/comm" && grep -qsF "{root}" "$process/cmdline"; then kill "$1" "${{process#/proc/}}"; fi; done')
         # Built already; what the steps go on with lies where a build would leave it.
         self.shim("cargo", "exit 0")
         packages = self.home / "target/aarch64-unknown-linux-gnu/debian"
