@@ -58,20 +58,7 @@ impl Fleet {
             let name = format!("site-{device}");
             let (file, state) = (self.path(&format!("{name}.tsv")), self.path(&name));
             write_examples(&file, device);
-            let words: [Word<'_>; 11] = [
-                &"run",
-                &"--broker",
-                &url,
-                &"--name",
-                &name,
-                &"--data",
-                &file,
-                &"--state",
-                &state,
-                &"--set",
-                &"engine.engine=\"tract\"",
-            ];
-            self.devices.push(Process::start("fedtt-edge", &words));
+            self.devices.push(Process::device(url, &name, &file, &state, &[]));
         }
     }
 

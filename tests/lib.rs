@@ -84,6 +84,19 @@ impl Process {
         Process { name: name.to_string(), child, lines, heard: Vec::new() }
     }
 
+    /// Starts a device that trains with tract on the examples in `file`, with further settings `key=value`.
+    ///
+    /// # Panics
+    /// As [`Process::start`].
+    pub fn device(broker: &str, name: &str, file: &Path, state: &Path, settings: &[&str]) -> Self {
+        let mut words: Vec<Word<'_>> = vec![&"run", &"--broker", &broker, &"--name", &name, &"--data", &file];
+        words.extend([&"--state" as Word<'_>, &state, &"--set", &"engine.engine=\"tract\""]);
+        for setting in settings {
+            words.extend([&"--set" as Word<'_>, setting]);
+        }
+        Self::start("fedtt-edge", &words)
+    }
+
     /// The next line it prints that is wanted; others are passed over.
     ///
     /// # Panics

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
+use tempfile::NamedTempFile;
+
 /// Begins the names of files that are not complete.
 pub(crate) const UNFINISHED: &str = ".new-";
 
@@ -12,28 +14,31 @@ pub(crate) const UNFINISHED: &str = ".new-";
 /// # Errors
 /// When the system refuses.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
+    let (file, folder) = unfinished(path, bytes)?;
     file.persist(path).map_err(|e| e.error)?;
     sync_folder(folder)
 }
 
-/// Writes a file only its owner can read, unless there is one by that name: that one stays.
+/// Writes a file only its owner can read, unless there is one by that name: that one stays. Also after a loss of power it is
+/// there whole or not at all.
 ///
 /// # Errors
 /// When the system refuses.
-pub(crate) fn write_secret(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // Such a file is made with mode 0600.
-    let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
+pub fn write_secret(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let (file, folder) = unfinished(path, bytes)?;
     match file.persist_noclobber(path) {
         Err(error) if error.error.kind() != io::ErrorKind::AlreadyExists => Err(error.error),
         _ => sync_folder(folder),
     }
+}
+
+/// A file with all its bytes on the disk, mode 0600, under another name in the folder of `path`; and that folder.
+fn unfinished<'a>(path: &'a Path, bytes: &[u8]) -> io::Result<(NamedTempFile, &'a Path)> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    Ok((file, folder))
 }
 
 /// Makes what was created, renamed or removed in a folder outlive a loss of power.

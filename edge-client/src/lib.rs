@@ -17,7 +17,7 @@ pub mod doctor;
 pub mod evaluate;
 pub mod export;
 pub mod fetch;
-mod files;
+pub mod files;
 pub mod identity;
 pub mod local;
 pub mod metrics;

@@ -4,6 +4,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
+pub(crate) use fedtt_edge::files::write_secret;
+
 /// Replaces a file: whoever reads it sees the old or the new content, also after a crash. One writer at a time.
 ///
 /// # Errors
@@ -16,23 +18,6 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     file.sync_all()?;
     std::fs::rename(&fresh, path)
-}
-
-/// Writes a file only its owner can read, unless there is one by that name: that one stays. Also after a loss of power it is
-/// there whole or not at all.
-///
-/// # Errors
-/// When the system refuses.
-pub(crate) fn write_secret(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // Such a file is made with mode 0600.
-    let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(folder)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    match file.persist_noclobber(path) {
-        Err(error) if error.error.kind() != io::ErrorKind::AlreadyExists => Err(error.error),
-        _ => File::open(folder)?.sync_all(),
-    }
 }
 
 /// Opens a log of lines to append to. A line that a crash left torn is cut off.

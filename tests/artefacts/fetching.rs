@@ -39,22 +39,7 @@ impl Fleet {
         let (file, state) = (self.path(&format!("{name}.tsv")), self.path(&name));
         write_examples(&file, n);
         let fetch = format!("fetch.bundles=http://{}/bundles", self.web);
-        let words: [Word<'_>; 13] = [
-            &"run",
-            &"--broker",
-            &self.broker,
-            &"--name",
-            &name,
-            &"--data",
-            &file,
-            &"--state",
-            &state,
-            &"--set",
-            &"engine.engine=\"tract\"",
-            &"--set",
-            &fetch,
-        ];
-        Process::start("fedtt-edge", &words)
+        Process::device(&self.broker, &name, &file, &state, &[&fetch])
     }
 
     fn ask(&self, words: &[Word<'_>]) -> Value {

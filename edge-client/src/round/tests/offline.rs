@@ -7,18 +7,23 @@ use crate::round::{Event, LocalPolicy, Slot, What};
 
 const DAY: u64 = 86_400_000;
 
-#[test]
-fn a_device_without_its_broker_for_days_keeps_its_work_and_delivers_it() {
-    let (mut device, mut host) = (Device::new(LocalPolicy::default()), Host::new(9));
+/// A device that lost its connection while it trained, and has its work done; and its host.
+fn cut_off() -> (Device, Host) {
+    let (mut device, host) = (Device::new(LocalPolicy::default()), Host::new(9));
     device.event(Event::Connected);
     for (topic, message) in host.retained() {
         device.message(topic, message);
     }
     device.load();
-    // The connection is lost while it trains.
     device.event(Event::Disconnected);
     device.work();
     device.sent.clear();
+    (device, host)
+}
+
+#[test]
+fn a_device_without_its_broker_for_days_keeps_its_work_and_delivers_it() {
+    let (mut device, mut host) = cut_off();
     let kept = device.disk[&(run_id(), Slot::Work)].clone();
     let told = device.told.len();
     let (began, mut wakes) = (device.now, 0);
@@ -65,15 +70,7 @@ fn a_device_without_its_broker_for_days_keeps_its_work_and_delivers_it() {
 
 #[test]
 fn a_device_that_is_back_after_days_takes_part_in_the_round_of_now() {
-    let (mut device, mut host) = (Device::new(LocalPolicy::default()), Host::new(9));
-    device.event(Event::Connected);
-    for (topic, message) in host.retained() {
-        device.message(topic, message);
-    }
-    device.load();
-    device.event(Event::Disconnected);
-    device.work();
-    device.sent.clear();
+    let (mut device, mut host) = cut_off();
     device.now += 3 * DAY;
     let mut said = vec![(Topic::Plan(run_id()), Message::from(plan()))];
     said.extend(host.advance());
