@@ -19,6 +19,22 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     sync_folder(folder)
 }
 
+/// As [`write_atomically`], with a mode and, where one is given, for a group (by its number).
+///
+/// # Errors
+/// When the system refuses.
+pub fn write_for(path: &Path, bytes: &[u8], mode: u32, group: Option<u32>) -> io::Result<()> {
+    use std::os::unix::fs::{PermissionsExt as _, chown};
+    let (file, folder) = unfinished(path, bytes)?;
+    if group.is_some() {
+        chown(file.path(), None, group)?;
+    }
+    file.as_file().set_permissions(std::fs::Permissions::from_mode(mode))?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|e| e.error)?;
+    sync_folder(folder)
+}
+
 /// Writes a file only its owner can read, unless there is one by that name: that one stays. Also after a loss of power it is
 /// there whole or not at all.
 ///

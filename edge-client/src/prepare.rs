@@ -118,6 +118,6 @@ impl EncodedSet {
             Targets::Values(values) => values.iter().for_each(|v| hash.update(v.to_le_bytes())),
             Targets::Text => {}
         }
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        fedtt_wire::Digest::from(<[u8; 32]>::from(hash.finalize())).to_string()
     }
 }

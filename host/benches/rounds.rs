@@ -172,6 +172,7 @@ async fn client(number: usize, fleet: String, broker: String, bundle: String, en
         engine,
         bundles: vec![bundle],
         fetches: false,
+        fetching: Vec::new(),
         examples: 100,
         key: Some(key.public()),
         session: 1,

@@ -29,8 +29,6 @@ pub enum Input {
         kind: Untrusted,
         /// The same, for people.
         reason: String,
-        /// How many there were in that name, where that is worth telling.
-        count: Option<u64>,
     },
     /// A device was put out of the fleet.
     Gone {
@@ -236,15 +234,12 @@ impl Coordinator {
                     self.uplink(&device, &payload, now, changes)?;
                 }
                 Input::Message { .. } => self.refused.foreign += 1,
-                Input::Untrusted { device, kind, reason, count } => {
+                Input::Untrusted { device, kind, reason } => {
                     match kind {
                         Untrusted::Forged => self.refused.forged += 1,
                         Untrusted::Replayed => self.refused.replayed += 1,
                     }
-                    if let Some(count) = count {
-                        let reason = if count > 1 { format!("{reason} ({count} so far)") } else { reason };
-                        self.effects.push(Effect::Dropped { device, reason });
-                    }
+                    self.effects.push(Effect::Dropped { device, reason });
                 }
                 Input::Gone { device } => {
                     self.devices.remove(&device);
@@ -297,6 +292,15 @@ impl Coordinator {
                     self.gathering.1 = until.max(now + QUIET).min(began + GATHERING);
                 }
                 let known = self.devices.remove(&name);
+                let coming =
+                    |presence: &Presence, bundle: &String| presence.online && presence.fetching.contains(bundle);
+                for run in self.runs.values_mut() {
+                    let bundle = &run.plan().model.bundle;
+                    let before = known.as_ref().is_some_and(|device| coming(&device.presence, bundle));
+                    if coming(&presence, bundle) && !before {
+                        run.fetching(&name, now);
+                    }
+                }
                 let last_refusal = known.and_then(|device| device.last_refusal);
                 self.devices.insert(name, Device { presence, last_seen: now, last_refusal });
             }

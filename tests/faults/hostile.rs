@@ -134,6 +134,7 @@ async fn mallory(broker: BrokerUrl, bundle: String, attacking: bool) {
             engine: "none".into(),
             bundles,
             fetches: false,
+            fetching: Vec::new(),
             examples: 9,
             key: Some(key.public()),
             session: 1,

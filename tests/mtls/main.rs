@@ -2,6 +2,7 @@
 //! out. Skipped where mosquitto is not installed.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+mod beside;
 mod fleet;
 mod renewal;
 

@@ -19,7 +19,8 @@ Examples:
   fedtt-edge doctor --config /etc/fedtt/edge.toml
   fedtt-edge doctor --set broker=mqtts://broker.site:8883 --set engine.provider=cuda --json
 
-Each line is ok, warn or fail, and says what to do about it. A device may run beside.
+Each line is ok, warn or fail, and says what to do about it. A device that runs beside is asked how its own connection is;
+without one the broker is tried under a client id of the doctor's own.
 Exit codes: 0 the device can work, with warnings or without; 1 something fails; 2 wrong usage.";
 
 /// Options of `doctor`.

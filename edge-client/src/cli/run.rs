@@ -134,9 +134,9 @@ fn tell(told: &Told, json: bool) {
         Told::HostFound { key } => {
             print(json, json!({ "event": "host_found", "key": key }), &format!("listening to the host of key {key}"));
         }
-        Told::Forged { topic, reason, count } => {
-            let text = format!("dropped at {topic}: {reason} ({count} so far)");
-            print(json, json!({ "event": "forged", "topic": topic, "reason": reason, "count": count }), &text);
+        Told::Forged { topic, reason } => {
+            let text = format!("dropped at {topic}: {reason}");
+            print(json, json!({ "event": "forged", "topic": topic, "reason": reason }), &text);
         }
         Told::Unreadable { topic, reason } => {
             let text = format!("unreadable, at {topic}: {reason}");
@@ -161,6 +161,10 @@ fn tell(told: &Told, json: bool) {
             print(json, json!({ "event": "not_renewed", "reason": reason, "expires": expires }), &text);
         }
         Told::Priority(reason) => print(json, json!({ "event": "priority", "reason": reason }), reason),
+        Told::NoControl(reason) => {
+            let text = format!("`fedtt-edge doctor` cannot ask this device: {reason}");
+            print(json, json!({ "event": "no_control", "reason": reason }), &text);
+        }
     }
 }
 
@@ -182,7 +186,9 @@ fn print(json: bool, event: Value, text: &dyn Display) {
 /// How grave an event is.
 fn priority(event: &Value) -> Priority {
     match event.get("event").and_then(Value::as_str).unwrap_or_default() {
-        "disconnected" | "forged" | "unreadable" | "ignored" | "set_aside" | "priority" => Priority::Warning,
+        "disconnected" | "forged" | "unreadable" | "ignored" | "set_aside" | "priority" | "no_control" => {
+            Priority::Warning
+        }
         "not_enrolled" | "not_renewed" | "refused" | "held" | "paused" => Priority::Warning,
         "started" | "connected" | "host_found" | "enrolled" | "renewed" | "over" => Priority::Notice,
         _ => Priority::Info,

@@ -6,6 +6,7 @@ use fedtt_link::{Link, LinkError, Publication};
 use fedtt_wire::{Message, Topic};
 use tokio::sync::watch;
 
+use super::control::Control;
 use super::fetching::Fetching;
 use super::life::Life;
 use super::renewing::Renewing;
@@ -23,6 +24,7 @@ pub(super) struct Hands {
     pub(super) store: StateDir,
     pub(super) trust: Trust,
     pub(super) renewing: Option<Renewing>,
+    pub(super) control: Option<Control>,
     pub(super) trainer: Trainer,
     pub(super) fetching: Fetching,
     pub(super) stopping: watch::Receiver<bool>,

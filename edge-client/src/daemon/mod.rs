@@ -6,6 +6,7 @@
 mod adopting;
 mod carry;
 mod config;
+pub(crate) mod control;
 mod fetching;
 mod guard;
 mod life;
@@ -28,7 +29,7 @@ use fedtt_link::{BrokerUrl, Delivery, Inbox, Link, LinkConfig, LinkError, Retry,
 use fedtt_runtime::{EngineConfig, SelectError};
 use fedtt_wire::message::Presence;
 use fedtt_wire::names::NameError;
-use fedtt_wire::{DeviceName, FleetName, PublicKey, Topics, WireError};
+use fedtt_wire::{DeviceName, FleetName, Message, PublicKey, Topics, WireError};
 use tokio::sync::{mpsc, watch};
 
 use crate::board::Board;
@@ -45,6 +46,7 @@ pub use store::{StateDir, StoreError};
 pub use worker::Worker;
 
 use carry::Hands;
+use control::Control;
 use fetching::Fetching;
 use guard::Guard;
 use life::Life;
@@ -174,8 +176,6 @@ pub enum Told {
         topic: String,
         /// Why.
         reason: String,
-        /// How many there were.
-        count: u64,
     },
     /// What was received is no message.
     Unreadable {
@@ -186,6 +186,8 @@ pub enum Told {
     },
     /// Training cannot be made to yield to the rest of the device.
     Priority(String),
+    /// `fedtt-edge doctor` cannot ask this device.
+    NoControl(String),
     /// The host is asked to take the device in.
     Enrolling {
         /// The name it is to have.
@@ -288,10 +290,11 @@ pub async fn work(
     let (events_in, events) = mpsc::unbounded_channel();
     let ca = settings.tls.as_ref().and_then(|tls| tls.ca.clone());
     let fetching = Fetching::start(settings.fetch.clone(), ca, &settings.state, events_in.clone(), tell.clone())?;
+    let control = Control::start(&settings, &own, &link).map_err(|e| tell(Told::NoControl(e.to_string()))).ok();
     let guard = settings.board.clone().map(|board| Guard::new(board, settings.limits.clone()));
     let trainer = Trainer::start(worker, link.clone(), events_in, tell.clone(), guard, life.clone())?;
     let stopping = stopping(shutdown);
-    let mut hands = Hands { link, store, trust, renewing, trainer, fetching, stopping, tell, service, life };
+    let mut hands = Hands { link, store, trust, renewing, control, trainer, fetching, stopping, tell, service, life };
     hands.carry_out(effects).await?;
     let outcome = serve(participant, inbox, events, &mut hands).await;
     hands.service.stopping();
@@ -376,8 +379,12 @@ impl Hands {
     /// A delivery as an event of the participant's.
     async fn event(&mut self, participant: &Participant, delivery: Delivery) -> Result<Option<Event>, DaemonError> {
         let (topic, payload) = match delivery {
-            Delivery::Connected { .. } => return Ok(Some(Event::Connected)),
+            Delivery::Connected { .. } => {
+                self.control.iter().for_each(Control::connected);
+                return Ok(Some(Event::Connected));
+            }
             Delivery::Disconnected { reason, retry_in } => {
+                self.control.iter().for_each(|control| control.disconnected(&reason));
                 (self.tell)(Told::Disconnected { reason, retry_in });
                 return Ok(Some(Event::Disconnected));
             }
@@ -389,8 +396,8 @@ impl Hands {
         let frame = match self.trust.open(&topic, &payload)? {
             Opened::Frame(frame) => frame,
             Opened::Nothing => return Ok(None),
-            Opened::Forged { reason, count } => {
-                (self.tell)(Told::Forged { topic, reason, count });
+            Opened::Forged(reason) => {
+                (self.tell)(Told::Forged { topic, reason });
                 return Ok(None);
             }
             Opened::HostFound(key) => {
@@ -402,10 +409,17 @@ impl Hands {
                 return Ok(None);
             }
         };
-        Ok(receive(participant.topics(), &topic, frame).unwrap_or_else(|error| {
+        let event = receive(participant.topics(), &topic, frame).unwrap_or_else(|error| {
             (self.tell)(Told::Unreadable { topic, reason: error.to_string() });
             None
-        }))
+        });
+        if let Some(Event::Message { message, .. }) = &event
+            && let Message::Greeting(greeting) = message.as_ref()
+        {
+            self.control.iter().for_each(|control| control.greeted(greeting.clone()));
+            return Ok(None);
+        }
+        Ok(event)
     }
 }
 

@@ -1,10 +1,9 @@
 //! Who is told what: people all, save for floods that others could cause; the service manager what the device does.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
-use super::Told;
 use super::service::Service;
+use super::{Told, now};
 use crate::damper::Damper;
 use crate::round::{Notice, What};
 
@@ -16,14 +15,15 @@ pub(super) fn telling(tell: impl Fn(Told) + Send + Sync + 'static, service: Arc<
     let damper = Mutex::new(Damper::default());
     Arc::new(move |told| {
         service.told(&told);
-        let damped = damp(&mut damper.lock().unwrap_or_else(PoisonError::into_inner), told, Instant::now());
+        let damped = damp(&mut damper.lock().unwrap_or_else(PoisonError::into_inner), told, now());
         damped.into_iter().for_each(&tell);
     })
 }
 
 /// What a peer can cause at will passes a few times a minute, with the number of what did not.
-fn damp(damper: &mut Damper, told: Told, now: Instant) -> Option<Told> {
+fn damp(damper: &mut Damper, told: Told, now: u64) -> Option<Told> {
     match told {
+        Told::Forged { topic, reason } => Some(Told::Forged { topic, reason: damper.damp("forged", &reason, now)? }),
         Told::Unreadable { topic, reason } => {
             Some(Told::Unreadable { topic, reason: damper.damp("unreadable", &reason, now)? })
         }
@@ -38,8 +38,6 @@ fn damp(damper: &mut Damper, told: Told, now: Instant) -> Option<Told> {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
 
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -49,21 +47,18 @@ mod tests {
         let tell = telling(move |told| noted.lock().unwrap().push(told), Arc::default());
         for i in 0..1000 {
             tell(Told::Unreadable { topic: format!("t/{i}"), reason: "it is noise".into() });
+            tell(Told::Forged { topic: format!("t/{i}"), reason: format!("it is of {i}") });
             tell(Told::Notice(Notice { run: None, what: What::Ignored { reason: "a verdict".into() } }));
         }
         tell(Told::Notice(Notice { run: None, what: What::Connected }));
         let told = std::mem::take(&mut *told.lock().unwrap());
-        assert_eq!(told.len(), 11);
-        assert!(matches!(&told[10], Told::Notice(Notice { what: What::Connected, .. })));
+        assert_eq!(told.len(), 16);
+        assert!(matches!(&told[15], Told::Notice(Notice { what: What::Connected, .. })));
         let mut damper = Damper::default();
         let unreadable = || Told::Unreadable { topic: "t".into(), reason: "noise".into() };
-        let begin = Instant::now();
-        let passed = (0..8).filter_map(|_| damp(&mut damper, unreadable(), begin)).count();
+        let passed = (0..8).filter_map(|_| damp(&mut damper, unreadable(), 1_000)).count();
         assert_eq!(passed, 5);
-        let Some(Told::Unreadable { reason, .. }) = damp(&mut damper, unreadable(), begin + Duration::from_secs(61))
-        else {
-            panic!()
-        };
+        let Some(Told::Unreadable { reason, .. }) = damp(&mut damper, unreadable(), 62_000) else { panic!() };
         assert_eq!(reason, "noise (3 more like it were not told)");
     }
 }

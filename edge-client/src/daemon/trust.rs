@@ -2,7 +2,6 @@
 
 use fedtt_link::{Publication, Will};
 use fedtt_wire::message::{Presence, SMALL};
-use fedtt_wire::tally::Tally;
 use fedtt_wire::{Message, PublicKey, Topic, Topics, WireError, seal};
 
 use super::LEVEL;
@@ -16,7 +15,6 @@ pub(super) struct Trust {
     beats: u64,
     topics: Topics,
     host: Option<PublicKey>,
-    dropped: Tally,
 }
 
 /// What became of a message that came in.
@@ -28,8 +26,8 @@ pub(super) enum Opened<'a> {
     HostFound(PublicKey),
     /// Nothing to be done about it.
     Nothing,
-    /// It is not the host's; to be told, with how many there were at that topic.
-    Forged { reason: String, count: u64 },
+    /// It is not the host's, and why.
+    Forged(String),
 }
 
 impl Trust {
@@ -43,7 +41,7 @@ impl Trust {
             identity.pin_host(key)?;
         }
         let (sessions, host) = (identity.sessions()?, identity.host()?);
-        Ok(Trust { identity, sessions, beats: 0, topics, host, dropped: Tally::default() })
+        Ok(Trust { identity, sessions, beats: 0, topics, host })
     }
 
     /// A message as it is published.
@@ -95,7 +93,7 @@ impl Trust {
             Ok(frame) => Ok(Opened::Frame(frame)),
             Err(error) => {
                 let another = introduced(topic, payload).ok().filter(|_| introduces);
-                Ok(self.forged(topic, another.map_or_else(|| error.to_string(), |key| another_host(key, host))))
+                Ok(Opened::Forged(another.map_or_else(|| error.to_string(), |key| another_host(key, host))))
             }
         }
     }
@@ -108,14 +106,8 @@ impl Trust {
                 self.host = Some(key);
                 Ok(Opened::HostFound(key))
             }
-            Err(error) => Ok(self.forged(topic, error.to_string())),
+            Err(error) => Ok(Opened::Forged(error.to_string())),
         }
-    }
-
-    fn forged<'a>(&mut self, topic: &str, reason: String) -> Opened<'a> {
-        self.dropped
-            .note(&format!("{topic}: {reason}"))
-            .map_or(Opened::Nothing, |count| Opened::Forged { reason, count })
     }
 }
 
@@ -166,7 +158,7 @@ mod tests {
         let (good, evil) = (host(1), host(2));
         let mut device = trust(state.path(), None).unwrap();
         assert_eq!(device.open(DOWN, &good.seal(DOWN, b"early".to_vec())).unwrap(), Opened::Nothing);
-        assert!(matches!(device.open(AT, &introduction(&good, &evil)).unwrap(), Opened::Forged { count: 1, .. }));
+        assert!(matches!(device.open(AT, &introduction(&good, &evil)).unwrap(), Opened::Forged(_)));
         assert_eq!(device.open(AT, &introduction(&good, &good)).unwrap(), Opened::HostFound(good.public()));
         assert_eq!(device.open(AT, &introduction(&good, &good)).unwrap(), Opened::Nothing);
         for mut device in
@@ -182,7 +174,7 @@ mod tests {
                 (AT, introduction(&evil, &evil)),
             ] {
                 let opened = device.open(topic, &forged).unwrap();
-                assert!(matches!(opened, Opened::Forged { .. } | Opened::Nothing), "{opened:?}");
+                assert!(matches!(opened, Opened::Forged(_)), "{opened:?}");
             }
         }
         let other = trust(state.path(), Some(evil.public())).err().unwrap().to_string();

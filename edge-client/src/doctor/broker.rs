@@ -1,4 +1,7 @@
 //! The broker and the host behind it: whether they are reached and answer, and by how much the clocks differ.
+//!
+//! A device that runs beside is asked how its own connection is. Without one the doctor connects, under a client id of its own,
+//! with no will, and leaves no presence.
 
 use std::time::Duration;
 
@@ -7,8 +10,8 @@ use fedtt_wire::message::{Greeting, Hello, Host, SMALL};
 use fedtt_wire::{Message, PublicKey, Topic, Topics, seal};
 use tokio::time::{Instant, timeout_at};
 
-use super::Check;
-use crate::daemon::{Settings, now};
+use super::{Check, certificate};
+use crate::daemon::{Settings, StateDir, StoreError, control, now};
 use crate::identity::Identity;
 
 /// How long the broker is waited for.
@@ -28,11 +31,21 @@ const LONG_AGO: u64 = 1_735_689_600_000;
 
 pub(super) async fn check(settings: &Settings) -> Vec<Check> {
     let mut checks = Vec::new();
-    let mut asked = Asked { reached: None, host: None, greeting: None };
-    if let Err(check) = asked.ask(settings).await {
-        checks.push(check);
-    }
+    let mut asked = Asked { reached: None, peer: None, host: None, greeting: None };
+    let certified = settings.tls.as_ref().is_some_and(|tls| tls.cert.is_some());
+    let outcome = match control::ask(&settings.state).await {
+        Ok(standing) => asked.hear(settings, standing),
+        Err(error) if certified && matches!(StateDir::open(&settings.state), Err(StoreError::InUse(_))) => {
+            let finding = format!("not tried: a device runs here and does not answer ({error})");
+            let advice = "a second connection with its certificate may end its own: look with `systemctl status fedtt-edge`, or stop \
+                          it and examine again";
+            Err(Check::warn("broker", finding, advice))
+        }
+        Err(_) => asked.ask(settings).await,
+    };
+    checks.extend(outcome.err());
     checks.extend(asked.reached);
+    checks.extend(asked.peer.and_then(|der| certificate::of_broker(&der, now() / 1000)));
     checks.push(clock(asked.greeting.as_ref().map(|(greeting, at)| (greeting.time, *at)), now()));
     if let Some((greeting, _)) = &asked.greeting {
         checks.push(Check::ok("host", format!("fedtt {} hears this device and takes its messages", greeting.version)));
@@ -51,27 +64,60 @@ pub(super) async fn check(settings: &Settings) -> Vec<Check> {
 
 struct Asked {
     reached: Option<Check>,
+    /// The certificate the broker showed, in DER.
+    peer: Option<Vec<u8>>,
     host: Option<PublicKey>,
     /// With the time it came.
     greeting: Option<(Greeting, u64)>,
 }
 
+/// The broker is not reached, or does not let the device do what it has to.
+fn cannot(broker: &str, reason: &str) -> Check {
+    let advice = match reason {
+        r if r.contains("ertificate") => "see [tls] and the clock; `fedtt-edge enroll` gets another certificate",
+        r if r.contains("uthori") || r.contains("password") || r.contains("dentifier") => {
+            "the broker does not let this device in: see its certificate or password, and the broker's ACL. Brokers that want the \
+             device's own name as client id, such as AWS IoT, are examined while it runs: it is asked then"
+        }
+        _ => "is the broker running, and is the network there? See broker in the settings",
+    };
+    let named = if reason.contains(broker) { reason.to_string() } else { format!("{broker}: {reason}") };
+    Check::fail("broker", named, advice)
+}
+
+fn identity(settings: &Settings) -> Result<Identity, Check> {
+    let advice = "have the state folder belong to the device's user";
+    Identity::open(&settings.state).map_err(|e| Check::fail("identity", e.to_string(), advice))
+}
+
 impl Asked {
+    /// What the device that runs here says of its connection.
+    fn hear(&mut self, settings: &Settings, standing: control::Standing) -> Result<(), Check> {
+        let broker = standing.broker;
+        if !standing.connected {
+            let reason = standing.reason.unwrap_or_else(|| "it does not answer".into());
+            return Err(cannot(&broker, &format!("the device that runs here is not connected: {reason}")));
+        }
+        self.reached = Some(Check::ok("broker", format!("{broker} is reached by the device that runs here")));
+        self.host = identity(settings)?.host().ok().flatten().or(settings.host_key);
+        (self.greeting, self.peer) = (standing.greeting, standing.peer);
+        Ok(())
+    }
+
     async fn ask(&mut self, settings: &Settings) -> Result<(), Check> {
         let broker = settings.broker.to_string();
         let cannot = |error: &dyn std::fmt::Display| {
             Check::fail("broker", format!("{broker}: {error}"), "see broker and [tls] in the settings")
         };
-        let identity = Identity::open(&settings.state)
-            .map_err(|e| Check::fail("identity", e.to_string(), "have the state folder belong to the device's user"))?;
+        let identity = identity(settings)?;
         let config = LinkConfig {
             tls: settings.tls.clone(),
-            // Beside the device itself, which may be running.
             ..LinkConfig::new(settings.broker.clone(), format!("{}-doctor", settings.name))
         };
         let (link, mut inbox) = Link::connect(config).await.map_err(|e| cannot(&e))?;
         let topics = Topics::new(&settings.fleet);
         let asked = self.converse(settings, &topics, &identity, &link, &mut inbox).await;
+        self.peer = link.peer_certificate().borrow().as_ref().map(|peer| peer.to_vec());
         link.shutdown().await;
         asked
     }
@@ -85,19 +131,7 @@ impl Asked {
         inbox: &mut Inbox,
     ) -> Result<(), Check> {
         let broker = settings.broker.to_string();
-        let cannot = |reason: &str| {
-            let advice = match reason {
-                r if r.contains("ertificate") => {
-                    "see [tls] and the clock; `fedtt-edge enroll` gets another certificate"
-                }
-                r if r.contains("uthori") || r.contains("password") => {
-                    "the broker does not let this device in: see its certificate or password, and the broker's ACL"
-                }
-                _ => "is the broker running, and is the network there? See broker in the settings",
-            };
-            let named = if reason.contains(&broker) { reason.to_string() } else { format!("{broker}: {reason}") };
-            Check::fail("broker", named, advice)
-        };
+        let cannot = |reason: &str| cannot(&broker, reason);
         let refused = |error: fedtt_link::LinkError| cannot(&error.to_string());
         for topic in [Topic::Down(settings.name.clone()), Topic::Host] {
             link.subscribe(topics.name(&topic)).await.map_err(refused)?;

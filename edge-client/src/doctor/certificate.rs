@@ -15,6 +15,13 @@ const DAY: u64 = 86_400;
 /// A certificate that the device does not renew itself is to be renewed by people, who need time.
 const SOON: u64 = 14 * DAY;
 
+/// Whether the broker's certificate (DER) is about to end.
+pub(super) fn of_broker(der: &[u8], now: u64) -> Option<Check> {
+    let certificate = Inspected::read_der(der).ok().filter(|shown| shown.not_after.saturating_sub(now) < SOON)?;
+    let finding = format!("the broker's ends at {}: then no device can connect", date(certificate.not_after));
+    Some(Check::warn("certificate", finding, "the host renews it where it can, and warns where not: see `fedtt serve`"))
+}
+
 pub(super) fn check(settings: &Settings) -> Vec<Check> {
     let Some(path) = settings.tls.as_ref().and_then(|tls| tls.cert.as_deref()) else {
         return match settings.broker.is_tls() {

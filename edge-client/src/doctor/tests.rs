@@ -30,6 +30,13 @@ fn one<'a>(checks: &'a [Check], name: &str) -> &'a Check {
     }
 }
 
+/// What is between the lines of a PEM file.
+fn x509(pem: &str) -> Vec<u8> {
+    use base64::Engine as _;
+    let text: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+    base64::engine::general_purpose::STANDARD.decode(text).unwrap()
+}
+
 fn private() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
@@ -86,6 +93,16 @@ async fn what_is_wrong_is_said_with_what_to_do() {
     assert!(of(&checks, "data").iter().any(|check| check.level == Level::Fail), "{checks:?}");
 }
 
+#[tokio::test]
+async fn a_device_that_runs_and_cannot_be_asked_keeps_its_connection() {
+    let (state, fake) = (private(), Fake::orin_nx());
+    let _running = crate::daemon::StateDir::open(state.path()).unwrap();
+    let more = ["broker=mqtts://127.0.0.1:1", "tls.cert=device.pem", "tls.key=device.key"];
+    let checks = examine(config(state.path(), &more), &fake.board()).await;
+    let broker = one(&checks, "broker");
+    assert!(broker.level == Level::Warn && broker.finding.starts_with("not tried"), "{broker:?}");
+}
+
 #[test]
 fn the_state_folder_is_tried() {
     let state = private();
@@ -132,6 +149,12 @@ fn certificates_are_read_and_their_end_is_foreseen() {
     assert_eq!(level(renew_at, now + 22 * DAY), Level::Ok);
     assert_eq!(level(renew_at, now + 23 * DAY), Level::Warn);
     assert_eq!(level(renew_at, now + 31 * DAY), Level::Fail);
+    let key = private_key().unwrap();
+    let request = CheckedRequest::check(&request("b", &key, None).unwrap()).unwrap();
+    let broker = authority.broker(&request, &["b".into()], now + 30 * DAY).unwrap().pem;
+    let der = x509(&broker);
+    assert_eq!(certificate::of_broker(&der, now), None);
+    assert_eq!(certificate::of_broker(&der, now + 20 * DAY).unwrap().level, Level::Warn);
     std::fs::write(&path, "nothing").unwrap();
     assert_eq!(level(None, now), Level::Fail);
     std::fs::remove_file(&path).unwrap();

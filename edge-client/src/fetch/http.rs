@@ -336,5 +336,5 @@ pub(super) fn sha256(path: &Path) -> Result<String, FetchError> {
     let mut hash = Sha256::new();
     let mut file = File::open(path).map_err(refused("read", path))?;
     io::copy(&mut file, &mut hash).map_err(refused("read", path))?;
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(fedtt_wire::Digest::from(<[u8; 32]>::from(hash.finalize())).to_string())
 }

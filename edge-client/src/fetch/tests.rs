@@ -10,7 +10,7 @@ use fedtt_backbone::bundle::{self, Draft, Origin, Precision, Settings};
 use fedtt_backbone::ir::{DType, Graph, Node, Port, PortDim, Weight};
 use fedtt_backbone::sites::Anatomy;
 use fedtt_backbone::training::Pooling;
-use sha2::{Digest, Sha256};
+use fedtt_wire::Digest;
 
 use super::*;
 
@@ -339,7 +339,7 @@ fn hostile_manifests_are_refused_before_anything_is_written() {
             parts.iter().map(|(name, p)| (name.clone(), p["sha256"].as_str().unwrap().to_string())).collect();
         lines.sort();
         let listing: String = lines.iter().map(|(name, hash)| format!("{hash}  {name}\n")).collect();
-        let hash: String = Sha256::digest(listing.as_bytes()).iter().map(|b| format!("{b:02x}")).collect();
+        let hash = Digest::of(listing.as_bytes()).to_string();
         manifest["hash"] = hash.clone().into();
         (manifest.to_string(), if wanted.is_empty() { hash } else { wanted.to_string() })
     };
@@ -434,7 +434,7 @@ fn a_rate_is_kept_to() {
     let own = body.clone();
     let site = Site::new(move |_, from| part(&own, from));
     let folder = tempfile::tempdir().unwrap();
-    let sha256: String = Sha256::digest(&body).iter().map(|b| format!("{b:02x}")).collect();
+    let sha256 = Digest::of(&body).to_string();
     let url = site.url("file");
     let wanted = Wanted { url: &url, bytes: 60_000, sha256: &sha256 };
     let began = std::time::Instant::now();

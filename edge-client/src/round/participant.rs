@@ -156,7 +156,7 @@ impl Participant {
 
     /// What the broker publishes when the device vanishes, and the device itself when it leaves.
     pub fn farewell(&self) -> (Topic, Presence) {
-        let presence = Presence { online: false, ..self.identity.presence.clone() };
+        let presence = Presence { online: false, fetching: Vec::new(), ..self.identity.presence.clone() };
         (Topic::Presence(self.identity.device.clone()), presence)
     }
 
@@ -189,8 +189,12 @@ impl Participant {
                 self.announce(now, &mut effects);
             }
             Event::Disconnected => self.connected = false,
-            Event::Fetched { bundle, outcome: Ok(()) } if !self.identity.presence.bundles.contains(bundle) => {
-                self.identity.presence.bundles.push(bundle.clone());
+            Event::Fetched { bundle, outcome } => {
+                let presence = &mut self.identity.presence;
+                presence.fetching.retain(|coming| coming != bundle);
+                if outcome.is_ok() && !presence.bundles.contains(bundle) {
+                    presence.bundles.push(bundle.clone());
+                }
                 if self.connected {
                     self.announce(now, &mut effects);
                 }
@@ -265,7 +269,24 @@ impl Participant {
                 }
             }
         }
+        self.tell_of_fetching(now, &mut effects);
         effects
+    }
+
+    /// Has the host know of bundles that are about to come in: their runs have to wait for this device.
+    fn tell_of_fetching(&mut self, now: u64, effects: &mut Vec<Effect>) {
+        let fetching = &mut self.identity.presence.fetching;
+        let before = fetching.len();
+        for effect in effects.iter() {
+            if let Effect::Fetch(bundle) = effect
+                && !fetching.contains(bundle)
+            {
+                fetching.push(bundle.clone());
+            }
+        }
+        if fetching.len() > before && self.connected {
+            self.announce(now, effects);
+        }
     }
 }
 

@@ -3,7 +3,6 @@
 use fedtt_tt::AdapterConfig;
 use fedtt_tt::optim::{AdamWConfig, Schedule};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 pub use fedtt_tt::optim::Decay;
 
@@ -95,7 +94,6 @@ impl TrainSettings {
     /// A hash of these settings and the data's `fingerprint`: runs that share it do the same steps.
     pub(crate) fn identity(&self, fingerprint: &str) -> String {
         let settings = serde_json::to_string(self).expect("settings are plain values");
-        let digest = Sha256::digest(format!("{settings}\n{fingerprint}"));
-        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+        fedtt_wire::Digest::of(format!("{settings}\n{fingerprint}").as_bytes()).to_string()
     }
 }

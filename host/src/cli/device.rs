@@ -92,7 +92,12 @@ fn seen(device: &Value) -> String {
 }
 
 fn presence(device: &Value) -> &'static str {
-    if device["online"] == true { "online" } else { "away" }
+    let fetches = device["fetching"].as_array().is_some_and(|bundles| !bundles.is_empty());
+    match device["online"] == true {
+        true if fetches => "fetching",
+        true => "online",
+        false => "away",
+    }
 }
 
 pub(crate) fn run(command: Command) -> anyhow::Result<Outcome> {
@@ -155,6 +160,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<Outcome> {
                 ("engine", text(&found["engine"])),
                 ("version", text(&found["version"])),
                 ("bundles", words(&found["bundles"])),
+                ("fetching", words(&found["fetching"])),
                 ("runs", words(&found["runs"])),
                 ("refused", refusal(found)),
             ] {

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use clap::Args;
 use fedtt::daemon::{HostConfig, Told, serve};
 use fedtt::fleet::Enrolled;
+use fedtt_identity::inspect::date;
 use fedtt_wire::DeviceName;
 use serde_json::{Value, json};
 
@@ -138,6 +139,7 @@ fn value(told: Told) -> Value {
             let (what, device) = enrolled(&what);
             json!({ "version": 1, "enrolled": device, "how": what })
         }
+        Told::Renewed { whose, expires } => json!({ "version": 1, "renewed": whose, "expires": expires }),
         Told::Warning { source, message } => json!({ "version": 1, "warning": message, "source": source }),
     }
 }
@@ -167,6 +169,9 @@ fn text(told: Told) -> bool {
         Told::Enrolled(what) => {
             let (what, device) = enrolled(&what);
             output::line(format!("{device}: {what}"))
+        }
+        Told::Renewed { whose, expires } => {
+            output::line(format!("{whose} certificate is renewed; it holds until {}", date(expires)))
         }
         Told::Warning { source, message } => output::complain(format!("warning: {source}: {message}")),
     }

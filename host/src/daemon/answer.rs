@@ -221,6 +221,7 @@ impl Hub {
                 for (name, device) in self.coordinator.devices() {
                     let mut shown = json!(view::device_view(name, device));
                     shown["bundles"] = json!(device.presence.bundles);
+                    shown["fetching"] = json!(device.presence.fetching);
                     let runs = self.coordinator.runs().values().filter(|run| run.summary().devices.contains(name));
                     shown["runs"] = runs.map(|run| run.id().to_string()).collect();
                     devices.push(shown);

@@ -2,7 +2,6 @@
 //! it is sent, which takes its time.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fedtt_link::{Link, Publication};
@@ -15,16 +14,12 @@ use crate::fleet::{Enrolled, Registrar};
 /// Requests that wait; devices repeat those beyond.
 const WAITING: usize = 1024;
 
-/// Least time between two words about requests that are no such: whoever has a seed can send them at will.
-const QUIET: Duration = Duration::from_secs(10);
-
 /// Where requests are put.
 pub(super) type Asks = mpsc::Sender<(RequestId, Bytes)>;
 
 /// Answers requests until their sender is gone.
 pub(super) fn start(registrar: Arc<Mutex<Registrar>>, link: Link, teller: Teller) -> Asks {
     let (asks, mut asked) = mpsc::channel::<(RequestId, Bytes)>(WAITING);
-    let (mut unanswered, mut last) = (0u64, None::<Instant>);
     tokio::spawn(async move {
         while let Some((id, payload)) = asked.recv().await {
             let registrar = registrar.clone();
@@ -39,11 +34,7 @@ pub(super) fn start(registrar: Arc<Mutex<Registrar>>, link: Link, teller: Teller
             let reply = match answer {
                 Ok(reply) => reply,
                 Err(error) => {
-                    unanswered += 1;
-                    if last.is_none_or(|last| last.elapsed() >= QUIET) {
-                        teller.warn("enrolment", format!("{error} ({unanswered} requests not answered so far)"));
-                        last = Some(Instant::now());
-                    }
+                    teller.warn("enrolment", error.to_string());
                     continue;
                 }
             };

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use fedtt_edge::damper::Damper;
 use fedtt_link::Publication;
 use fedtt_wire::message::{Greeting, Hello, Host, Presence, Refusal, SMALL};
-use fedtt_wire::tally::Tally;
 use fedtt_wire::{DeviceName, Message, PublicKey, RunId, SigningKey, Topic, Topics, WireError, seal};
 
 use crate::coordinator::{Input, Untrusted};
@@ -27,7 +27,8 @@ pub(super) struct Gate {
     /// The key, session and beat of the last presence.
     heard: BTreeMap<DeviceName, (PublicKey, u64, u64)>,
     greeted: BTreeMap<DeviceName, u64>,
-    tally: Tally,
+    /// Of answers to what goes no further.
+    answers: Damper,
 }
 
 /// Why a message goes no further.
@@ -44,7 +45,7 @@ pub(super) type Passed = (Option<Input>, Option<Publication>);
 impl Gate {
     pub(super) fn new(topics: Topics, key: Arc<SigningKey>, devices: Devices, enrolled_only: bool) -> Self {
         let (heard, greeted) = (BTreeMap::new(), BTreeMap::new());
-        Gate { topics, key, devices, enrolled_only, heard, greeted, tally: Tally::default() }
+        Gate { topics, key, devices, enrolled_only, heard, greeted, answers: Damper::default() }
     }
 
     /// A message as it is published: sealed, save for what clears a topic.
@@ -96,18 +97,18 @@ impl Gate {
         match self.check(device, &topic, payload, now) {
             Ok(Checked::Hello(hello)) => (None, self.greet(device, &hello, now)),
             Ok(Checked::Frame(frame)) => (Some(Input::Message { payload: frame.to_vec(), topic }), None),
-            Err(objection) => self.object(device.clone(), objection),
+            Err(objection) => self.object(device.clone(), objection, now),
         }
     }
 
-    fn object(&mut self, device: DeviceName, objection: Objection) -> Passed {
+    fn object(&mut self, device: DeviceName, objection: Objection, now: u64) -> Passed {
         let Objection { kind, reason, answer } = objection;
-        let count = self.tally.note(&format!("{device}: {reason}"));
-        let told = RunId::new("unknown").ok().filter(|_| answer && count.is_some()).and_then(|run| {
+        let answer = answer && self.answers.pass(&format!("{device}: {reason}"), now).is_some();
+        let told = RunId::new("unknown").ok().filter(|_| answer).and_then(|run| {
             let refusal = Refusal { run, round: 0, reason: reason.clone() };
             self.say(&Topic::Down(device.clone()), refusal, false)
         });
-        (Some(Input::Untrusted { device, kind, reason, count }), told)
+        (Some(Input::Untrusted { device, kind, reason }), told)
     }
 
     fn greet(&mut self, device: &DeviceName, hello: &Hello, now: u64) -> Option<Publication> {

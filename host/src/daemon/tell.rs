@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fedtt_edge::damper::Damper;
 
@@ -47,6 +47,13 @@ pub enum Told {
     Event(RunEvent),
     /// A device got a certificate.
     Enrolled(Enrolled),
+    /// A certificate of the fleet's own was renewed.
+    Renewed {
+        /// The host's, or the broker's.
+        whose: &'static str,
+        /// Its end, in Unix seconds.
+        expires: u64,
+    },
     /// Something is wrong that stops nothing.
     Warning {
         /// Where: a run, a part of the host.
@@ -91,12 +98,17 @@ impl Teller {
 
     /// Something is wrong that stops nothing.
     pub(crate) fn warn(&self, source: &str, message: String) {
-        self.keep(Fault { time: super::now(), source: source.to_string(), message: message.clone() });
         // What any device can cause at will is told a few times a minute, but each thing that is wrong with it.
-        let mut damper = self.damper.lock().unwrap_or_else(PoisonError::into_inner);
         let kind = format!("{source}: {message}");
-        let Some(message) = damper.damp(&kind, &message, Instant::now()) else { return };
-        drop(damper);
+        let damped = {
+            let mut damper = self.damper.lock().unwrap_or_else(PoisonError::into_inner);
+            damper.damp(&kind, &message, super::now())
+        };
+        let Some(message) = damped else {
+            self.faults.lock().unwrap_or_else(PoisonError::into_inner).total += 1;
+            return;
+        };
+        self.keep(Fault { time: super::now(), source: source.to_string(), message: message.clone() });
         self.say(Told::Warning { source: source.to_string(), message });
     }
 

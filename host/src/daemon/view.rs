@@ -97,12 +97,14 @@ pub(super) fn round(run: &Run, devices: &BTreeMap<DeviceName, Device>) -> Option
         });
     };
     let (began, deadline, refusals) = run.window()?;
+    let fetches = |device: &Device| device.presence.online && device.presence.fetching.contains(&plan.model.bundle);
     let members = cohort.iter().map(|name| {
         let progress = progress.get(name.as_str());
         let state = match (accepted.contains(name), refusals.contains_key(name.as_str()), progress) {
             (true, _, _) => MemberState::Received,
             (_, true, _) => MemberState::Declined,
             (_, _, Some(_)) => MemberState::Training,
+            _ if devices.get(name).is_some_and(fetches) => MemberState::Fetching,
             _ => MemberState::Asked,
         };
         MemberView {

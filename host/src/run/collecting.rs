@@ -145,6 +145,14 @@ impl Run {
         }
     }
 
+    /// A device gets the run's bundle first.
+    pub fn fetching(&mut self, device: &DeviceName, now: u64) {
+        let Phase::Collecting(collecting) = &self.record.phase else { return };
+        if collecting.cohort.contains(device) && !self.accepted.contains(device) {
+            self.say(now, What::Fetching { device: device.to_string() });
+        }
+    }
+
     /// A device is no longer of the fleet: nothing is waited for from it.
     pub fn left(&mut self, device: &DeviceName, now: u64) {
         let reason = "it was put out of the fleet".to_string();

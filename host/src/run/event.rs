@@ -37,6 +37,11 @@ pub enum What {
         /// So many are waited for.
         expected: usize,
     },
+    /// A device gets the run's bundle before it can take part.
+    Fetching {
+        /// Which.
+        device: String,
+    },
     /// A message does not count.
     Refused {
         /// From whom.

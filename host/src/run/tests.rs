@@ -350,7 +350,7 @@ fn devices_put_out_of_the_fleet_are_waited_for_no_longer_and_what_was_forged_is_
     fleet.deliver(0, fleet.update(0, 1.0, 10));
     fleet.deliver(1, fleet.update(1, 1.0, 10));
     assert_eq!(fleet.manifest().round, 1);
-    let forged = |kind| Input::Untrusted { device: device(2), kind, reason: "forged".into(), count: Some(1) };
+    let forged = |kind| Input::Untrusted { device: device(2), kind, reason: "forged".into() };
     let inputs = vec![forged(Untrusted::Forged), forged(Untrusted::Replayed), Input::Gone { device: device(2) }];
     let effects = fleet.coordinator.handle(inputs, fleet.now + 1).unwrap();
     fleet.take(effects);
@@ -487,4 +487,19 @@ fn with_one_core_only_its_bytes_travel() {
     assert_eq!(fleet.update(0, 1.0, 1).tensors.len(), trains);
     fleet.round(&[1.0]);
     assert_eq!(fleet.tensors(Topic::Change).places.len(), trains);
+}
+
+#[test]
+fn a_device_that_gets_the_bundle_first_is_told_of_once() {
+    let mut fleet = Fleet::new(plan(1), 1);
+    let say = |fleet: &mut Fleet, fetching: &[&str]| {
+        let fetching = fetching.iter().map(ToString::to_string).collect();
+        let presence = Presence { online: true, fetches: true, fetching, ..Presence::default() };
+        fleet.send(Topic::Presence(device(0)), Message::from(presence).encode(3).unwrap());
+    };
+    for fetching in [&["bundle"][..], &["bundle", "other"], &[], &["other"], &["bundle"]] {
+        say(&mut fleet, fetching);
+    }
+    let told = |what: &&What| matches!(what, What::Fetching { device } if device == "d0");
+    assert_eq!(fleet.events.iter().filter(told).count(), 2);
 }

@@ -184,6 +184,7 @@ fn current(round: &RoundView, run: &str, now: u64) -> String {
 fn member(member: &MemberView) -> String {
     let (share, note) = match member.state {
         MemberState::Asked => (0.0, "asked".to_string()),
+        MemberState::Fetching => (0.0, "fetching the bundle".to_string()),
         MemberState::Training => {
             let loss = member.loss.map_or(String::new(), |loss| format!(", loss {}", number(f64::from(loss))));
             (
@@ -195,7 +196,7 @@ fn member(member: &MemberView) -> String {
         MemberState::Declined => (0.0, "declined".into()),
     };
     let class = match member.state {
-        MemberState::Asked => "asked",
+        MemberState::Asked | MemberState::Fetching => "asked",
         MemberState::Training => "training",
         MemberState::Received => "received",
         MemberState::Declined => "declined",

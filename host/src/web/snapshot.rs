@@ -87,6 +87,8 @@ pub struct RoundView {
 pub enum MemberState {
     /// Nothing heard of it in this round.
     Asked,
+    /// It gets the run's bundle first.
+    Fetching,
     /// It reports progress.
     Training,
     /// Its update is in.

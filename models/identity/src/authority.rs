@@ -92,6 +92,11 @@ impl Authority {
         &self.certificate
     }
 
+    /// Its end: nothing it signs lasts longer.
+    pub fn expires(&self) -> u64 {
+        self.expires
+    }
+
     /// Issues a device's certificate: for the device to come to the broker with, until `expires`. It begins in 1970, as the
     /// clocks of boards without a battery do.
     ///

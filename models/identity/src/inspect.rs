@@ -3,6 +3,7 @@
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::pem::parse_x509_pem;
+use x509_parser::prelude::FromDer as _;
 use x509_parser::time::ASN1Time;
 
 use crate::authority::Serial;
@@ -40,6 +41,15 @@ impl Inspected {
     /// When there is none.
     pub fn read(pem: &str) -> Result<Self, IdentityError> {
         with(pem, Self::of)
+    }
+
+    /// Reads a certificate in DER.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn read_der(der: &[u8]) -> Result<Self, IdentityError> {
+        let (_, certificate) = X509Certificate::from_der(der).map_err(content("a certificate"))?;
+        Ok(Self::of(&certificate))
     }
 
     fn of(certificate: &X509Certificate<'_>) -> Self {

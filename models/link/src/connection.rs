@@ -32,6 +32,8 @@ pub(crate) struct Connection {
     /// Read beyond the greeting.
     pub(crate) input: BytesMut,
     pub(crate) session_present: bool,
+    /// The broker's certificate in DER, where there is TLS.
+    pub(crate) peer: Option<Arc<[u8]>>,
 }
 
 impl Dialer {
@@ -56,17 +58,22 @@ impl Dialer {
             let tcp = tcp.map_err(|error| format!("cannot connect to {}: {error}", config.broker))?;
             tcp.set_nodelay(true).map_err(|error| format!("cannot set TCP_NODELAY: {error}"))?;
             let counted = Counted { stream: tcp, counters: self.counters.clone() };
-            let stream: Box<dyn Stream> = match &self.tls {
-                None => Box::new(counted),
+            let (stream, peer): (Box<dyn Stream>, _) = match &self.tls {
+                None => (Box::new(counted), None),
                 Some(name) => {
                     // Anew for each connection: the files may have been replaced. Nor is an earlier session resumed, which
                     // would go on with the certificate of then.
                     let client = client_config(config).map_err(|error| error.to_string())?;
                     let encrypted = TlsConnector::from(Arc::new(client)).connect(name.clone(), counted).await;
-                    Box::new(encrypted.map_err(|e| format!("no TLS with {}: {}", config.broker, explained(&e)))?)
+                    let encrypted =
+                        encrypted.map_err(|e| format!("no TLS with {}: {}", config.broker, explained(&e)))?;
+                    let peer = encrypted.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                    let peer = peer.map(|certificate| Arc::from(certificate.as_ref()));
+                    (Box::new(encrypted), peer)
                 }
             };
-            greet(stream, config).await
+            let connection = greet(stream, config).await?;
+            Ok(Connection { peer, ..connection })
         };
         match tokio::time::timeout(config.connect_timeout, attempt).await {
             Ok(result) => result,
@@ -88,7 +95,9 @@ async fn greet(mut stream: Box<dyn Stream>, config: &LinkConfig) -> Result<Conne
             return Err(format!("{} does not greet: it is no MQTT 3.1.1 broker", config.broker));
         }
         match packet::decode(&mut input, config.max_packet)? {
-            Some(Incoming::Welcome { session_present }) => return Ok(Connection { stream, input, session_present }),
+            Some(Incoming::Welcome { session_present }) => {
+                return Ok(Connection { stream, input, session_present, peer: None });
+            }
             Some(Incoming::Refused(reason)) => return Err(format!("{} refuses us: {reason}", config.broker)),
             Some(_) | None => {}
         }

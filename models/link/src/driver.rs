@@ -189,7 +189,8 @@ impl Pulse {
 impl Driver {
     /// Runs a connection until it breaks, with the reason, or the link is to end.
     async fn serve(&mut self, connection: Connection) -> ControlFlow<(), String> {
-        let Connection { stream, mut input, session_present } = connection;
+        let Connection { stream, mut input, session_present, peer } = connection;
+        self.shared.peer.send_replace(peer);
         let (mut reader, mut writer) = tokio::io::split(stream);
         let mut output = BytesMut::with_capacity(READ_AHEAD);
         let mut flushed = true;

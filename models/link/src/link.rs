@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
 use crate::connection::Dialer;
 use crate::inbox::{Inbox, inbox};
@@ -34,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) began_waiting: Notify,
     /// Told when the connection is to be made anew.
     pub(crate) reconnect: Notify,
+    /// The certificate the broker showed last.
+    pub(crate) peer: watch::Sender<Option<Arc<[u8]>>>,
 }
 
 impl Shared {
@@ -70,6 +72,7 @@ impl Link {
             waiting: AtomicUsize::new(0),
             began_waiting: Notify::new(),
             reconnect: Notify::new(),
+            peer: watch::Sender::new(None),
         });
         let (outlet, inbox) = inbox(config.incoming_bytes);
         let (commands, receiver) = mpsc::unbounded_channel();
@@ -141,6 +144,11 @@ impl Link {
     /// at once. What is not acknowledged is sent again.
     pub fn reconnect(&self) {
         self.shared.reconnect.notify_one();
+    }
+
+    /// The certificate, in DER, that the broker showed at the last connection; told anew with each one.
+    pub fn peer_certificate(&self) -> watch::Receiver<Option<Arc<[u8]>>> {
+        self.shared.peer.subscribe()
     }
 
     /// What has gone through this link so far.

@@ -35,6 +35,12 @@ impl Digest {
     }
 }
 
+impl From<[u8; 32]> for Digest {
+    fn from(bytes: [u8; 32]) -> Self {
+        Digest(bytes)
+    }
+}
+
 impl From<serde_bytes::ByteArray<32>> for Digest {
     fn from(bytes: serde_bytes::ByteArray<32>) -> Self {
         Digest(bytes.into_array())

@@ -2,7 +2,7 @@
 //!
 //! [`plan`] is what a run is, [`message`] what is said, [`tensor`] how values are encoded, [`mod@frame`] how a message becomes
 //! bytes, [`chunk`] how long ones are cut, [`seal`] how they are signed, [`topics`] where all go, [`names`] who may be
-//! called what, [`tally`] how refusals are counted. `SPEC.md` says the same for those who write a client in another language.
+//! called what. `SPEC.md` says the same for those who write a client in another language.
 #![forbid(unsafe_code)]
 
 pub mod chunk;
@@ -14,7 +14,6 @@ pub mod message;
 pub mod names;
 pub mod plan;
 pub mod seal;
-pub mod tally;
 pub mod tensor;
 pub mod topics;
 

@@ -34,6 +34,9 @@ pub struct Presence {
     /// Whether it gets bundles it lacks.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub fetches: bool,
+    /// Hashes of those that are coming in: it cannot take part in their runs yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fetching: Vec<String>,
     /// Examples it can train on.
     pub examples: u64,
     /// What it signs with; absent where nothing is signed, as among virtual devices.

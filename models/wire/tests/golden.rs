@@ -65,11 +65,13 @@ fn messages() -> BTreeMap<&'static str, Message> {
         engine: "tract".into(),
         bundles: vec!["00ff".into()],
         fetches: false,
+        fetching: Vec::new(),
         examples: 120,
         key: Some(key().public()),
         session: 1_790_000_000_000,
         beat: 2,
     };
+    let fetching = Presence { fetches: true, fetching: vec!["0abc".into()], ..presence.clone() };
     let manifest = Manifest {
         run: run(),
         began: BEGAN,
@@ -105,6 +107,7 @@ fn messages() -> BTreeMap<&'static str, Message> {
     let state = Tensors { run: run(), state: Digest::of(b"state"), places: vec![0, 1, 2, 5, 6], tensors: tensors() };
     BTreeMap::from([
         ("presence", presence.into()),
+        ("presence-fetching", fetching.into()),
         ("plan", RunPlan { run: run(), began: BEGAN, plan, layout }.into()),
         ("manifest", manifest.into()),
         ("chunk", Chunk { run: run(), round: 3, parcel: parcel(), index: 1, data: b"oad".to_vec().into() }.into()),

@@ -23,6 +23,15 @@ fn asked() -> (Device, Host) {
     (device, host)
 }
 
+/// The bundles it last said to be fetching.
+fn told(device: &Device) -> Vec<String> {
+    let last = device.sent.iter().rev().find_map(|(topic, message)| match message {
+        Message::Presence(presence) if *topic == Topic::Presence(name()) => Some(presence.fetching.clone()),
+        _ => None,
+    });
+    last.unwrap()
+}
+
 fn fetched(device: &mut Device, outcome: Result<(), &str>) {
     device.event(Event::Fetched { bundle: "b1".into(), outcome: outcome.map_err(String::from) });
 }
@@ -36,6 +45,7 @@ fn a_bundle_it_lacks_is_fetched_once_it_is_asked_for() {
     device.event(Event::Connected);
     device.message(Topic::Round(run_id()), host.manifest());
     assert_eq!(device.fetching, ["b1"], "not twice at a time");
+    assert_eq!(told(&device), ["b1"]);
     assert!(refusals(device.said()).is_empty() && device.loading.is_empty());
 
     device.sent.clear();
@@ -46,7 +56,7 @@ fn a_bundle_it_lacks_is_fetched_once_it_is_asked_for() {
         }
         _ => false,
     });
-    assert!(announced, "{:?}", device.sent);
+    assert!(announced && told(&device).is_empty(), "{:?}", device.sent);
     assert_eq!(device.loading.len(), 1);
     device.load();
     assert_eq!(device.jobs.len(), 1);
@@ -56,6 +66,7 @@ fn a_bundle_it_lacks_is_fetched_once_it_is_asked_for() {
 fn a_bundle_that_cannot_be_had_is_a_refusal_and_tried_again_in_the_next_round() {
     let (mut device, host) = asked();
     fetched(&mut device, Err("answers 404"));
+    assert!(told(&device).is_empty());
     let said = refusals(device.said());
     assert!(said.len() == 1 && said[0].reason.contains("b1") && said[0].reason.contains("404"), "{said:?}");
     device.message(Topic::Round(run_id()), host.manifest());

@@ -115,6 +115,7 @@ fn standing(current: &RoundView) -> String {
             for member in &current.cohort {
                 let state = match member.state {
                     MemberState::Asked => "asked".to_string(),
+                    MemberState::Fetching => "fetching the bundle".to_string(),
                     MemberState::Training => format!("training, step {}/{}", member.step, member.steps),
                     MemberState::Received => "received".to_string(),
                     MemberState::Declined => "declined".to_string(),

@@ -147,6 +147,7 @@ pub(crate) fn line(event: &RunEvent, rounds: Option<u32>) -> String {
             format!("{round} begins{}: {cohort} devices, {trained} values train", again(*attempt))
         }
         What::Accepted { device, received, expected } => format!("{round} {received}/{expected} {device}"),
+        What::Fetching { device } => format!("{round} {device} is fetching the bundle"),
         What::Refused { device, kind, reason } => format!("{round} {device} does not count, {kind}: {reason}"),
         What::Declined { device, reason } => format!("{round} {device} declines: {reason}"),
         What::RoundFailed { reason } => format!("{round} failed: {reason}"),
