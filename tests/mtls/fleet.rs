@@ -23,8 +23,13 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
-    /// Sets a mosquitto up with `fedtt broker config`, whose certificates last `life`; none where it is not installed.
+    /// Sets a mosquitto up with `fedtt broker config`, for devices whose certificates last `life`; none where it is not installed.
     pub(crate) fn start(life: &str) -> Option<Self> {
+        Self::lasting(life, "365d")
+    }
+
+    /// As [`Fleet::start`], with certificates of broker and host that last `own`.
+    pub(crate) fn lasting(life: &str, own: &str) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         // Bound and let go; together, so that they differ.
         let ports = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
@@ -50,6 +55,8 @@ impl Fleet {
                 &state,
                 &"--fleet",
                 &"north",
+                &"--certificate-life",
+                &own,
             ],
         );
         assert_eq!(written["broker"], format!("mqtts://localhost:{work}"));

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::fleet::Fleet;
+use super::fleet::{Fleet, Probe};
 use super::start;
 
 /// Seconds since 1970.
@@ -49,4 +49,28 @@ fn certificates_are_renewed_before_and_after_they_end() {
     let refused = device.wait_for(|line| line["event"] == "not_renewed");
     assert!(refused["reason"].as_str().unwrap().contains("revoked"), "{refused:#}");
     assert_eq!((device.terminate(), host.terminate()), (0, 0));
+}
+
+/// The broker's own certificate, and the one the host comes with; a mosquitto takes them up at a SIGHUP.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_certificates_of_broker_and_host_are_renewed_while_the_host_serves() {
+    let Some(fleet) = Fleet::lasting("30d", "15s") else { return };
+    let first = clock() + 15;
+    let mut host = fleet.serve();
+    let seed = fleet.seed("d1.toml", &[&"d1"]);
+    assert_eq!(fleet.enroll(&seed, "d1", "60").1, 0);
+    for whose in ["the host's", "the broker's"] {
+        let renewed = host.wait_for(|line| line["renewed"] == whose);
+        assert!(renewed["expires"].as_u64().unwrap() > first, "{renewed:#}");
+    }
+    assert!(clock() <= first, "in time");
+    // The host comes anew, with its new certificate, and sees the broker's.
+    host.wait_for(|line| line["connected"] == true);
+    std::thread::sleep(Duration::from_secs((first + 1).saturating_sub(clock())));
+    // What began with is over; devices and host connect all the same.
+    Probe::listening(&fleet.url(), "d1", fleet.tls("d1"), &[]).await;
+    while let Some(line) = host.hear(Duration::from_millis(500)) {
+        assert_eq!(line["warning"], serde_json::Value::Null, "{line:#}");
+    }
+    assert_eq!(host.terminate(), 0);
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use fedtt::control::fleet::FleetRequest;
-use fedtt::fleet::MosquittoOptions;
+use fedtt::fleet::{MosquittoOptions, Span};
 use fedtt_wire::FleetName;
 
 use super::host::HostArgs;
@@ -19,8 +19,8 @@ Examples:
 
 Writes mosquitto.conf, who may do what (acl), the broker's certificate and key, the host's own, the fleet's authority, the
 list of revoked certificates, and host.toml for `fedtt serve`. Host and devices come to the first port with their
-certificates; to the second come devices that have none yet, and can do nothing there but ask for one. Written again, devices
-and seed files stay valid.
+certificates; to the second come devices that have none yet, and can do nothing there but ask for one. `fedtt serve` renews the
+certificates of broker and host, which last a year. Written again, devices and seed files stay valid.
 Exit codes: 0 done, 1 failed, 2 wrong usage.";
 
 #[derive(Subcommand)]
@@ -58,9 +58,12 @@ pub(crate) struct MosquittoArgs {
     /// Group mosquitto runs under, to let it read its key [default: mosquitto, for root]
     #[arg(long, value_name = "NAME")]
     group: Option<String>,
-    /// Command that makes the broker read its files anew, run when a device is revoked
+    /// Command that makes the broker read its files anew, run when a device is revoked or the broker's certificate renewed
     #[arg(long, value_name = "COMMAND")]
     on_revoke: Option<String>,
+    /// How long the certificates of the broker and the host last; `fedtt serve` renews them with a third of that left
+    #[arg(long, value_name = "SPAN", default_value = "365d")]
+    certificate_life: Span,
     /// Largest packet, in bytes; a plan's wire.chunk must fit
     #[arg(long, value_name = "BYTES", default_value_t = 4 << 20)]
     max_packet: u64,
@@ -87,6 +90,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<Outcome> {
         folder: std::path::absolute(&args.out)?,
         group: args.group,
         on_revoke: args.on_revoke.iter().flat_map(|command| command.split_whitespace()).map(str::to_string).collect(),
+        life: args.certificate_life,
         max_packet: args.max_packet,
     };
     let data = ask(&args.host, args.fleet.as_ref(), FleetRequest::Mosquitto(options))?;
@@ -94,8 +98,11 @@ pub(crate) fn run(command: Command) -> anyhow::Result<Outcome> {
     let (folder, broker, enroll) = (text("folder"), text("broker"), text("enroll"));
     let reload = match args.on_revoke {
         Some(_) => String::new(),
-        None => "\nWhen a device is revoked, the broker has to read its files anew: give --on-revoke for that.\n"
-            .to_string(),
+        None => {
+            "\nWhen a device is revoked, or its own certificate renewed, the broker has to read its files anew: give \
+                 --on-revoke for that.\n"
+                .to_string()
+        }
     };
     let shown = format!(
         "Fleet {}: host and devices meet at {broker}, devices enrol at {enroll}.\n\n  mosquitto -c {folder}/mosquitto.conf\n  \

@@ -13,6 +13,7 @@ mod outbox;
 mod registry;
 mod scribe;
 mod tell;
+mod upkeep;
 mod view;
 
 use std::os::unix::fs::DirBuilderExt;
@@ -127,6 +128,8 @@ pub async fn serve(config: HostConfig, shutdown: impl Future<Output = ()>, tell:
         teller.warn("broker", problem);
     }
     let registrar = Arc::new(Mutex::new(registrar));
+    // Before the host comes to the broker: what it comes with may have ended.
+    let kept = upkeep::look(&registrar, &teller).await;
     let scribe = Scribe::start(&config.runs, registry.clone(), teller.clone())?;
 
     let broker = match config.broker {
@@ -146,6 +149,7 @@ pub async fn serve(config: HostConfig, shutdown: impl Future<Output = ()>, tell:
 
     link.subscribe(Topics::new(&fleet).enrolment_filter()).await?;
     let enrolment = enrolment::start(registrar.clone(), link.clone(), teller.clone());
+    let upkeep = kept.map(|kept| tokio::spawn(upkeep::run(registrar.clone(), link.clone(), teller.clone(), kept)));
     let (asks, asked) = mpsc::channel(64);
     let (measured, measurements) = mpsc::unbounded_channel();
     let measuring = Measuring::start(registry.clone(), measured, teller.clone()).map_err(io("a thread"))?;
@@ -204,6 +208,7 @@ pub async fn serve(config: HostConfig, shutdown: impl Future<Output = ()>, tell:
         }
     };
     drop(control);
+    upkeep.iter().for_each(tokio::task::JoinHandle::abort);
     drop(stop_web);
     // The outbox is dropped with the loop: what it holds is handed to the link, which sends it before it takes leave. With a
     // broker that is away there may be no room for it.

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use fedtt_identity::authority::ENROLL;
 use serde::{Deserialize, Serialize};
 
-use super::FleetError;
 use super::error::of;
+use super::{FleetError, Span};
 
 /// Where a fleet meets, and where its broker's files are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,8 +26,15 @@ pub struct Deployment {
     pub folder: PathBuf,
     /// The group that may read the broker's secrets.
     pub group: Option<u32>,
-    /// The command after which the broker knows who is revoked.
+    /// The command after which the broker has read its files anew.
     pub on_revoke: Vec<String>,
+    /// How long the certificates of the broker and of the host last.
+    #[serde(default = "year")]
+    pub life: Span,
+}
+
+fn year() -> Span {
+    Span::days(365)
 }
 
 const FILE: &str = "broker.toml";
@@ -72,19 +79,5 @@ impl Deployment {
 
 /// Replaces a file, for its owner and a group.
 pub(super) fn place(path: &Path, bytes: &[u8], mode: u32, group: Option<u32>) -> Result<(), FleetError> {
-    use std::io::Write as _;
-    use std::os::unix::fs::PermissionsExt as _;
-    let write = || {
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(folder)?;
-        file.write_all(bytes)?;
-        if group.is_some() {
-            std::os::unix::fs::chown(file.path(), None, group)?;
-        }
-        file.as_file().set_permissions(std::fs::Permissions::from_mode(mode))?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|e| e.error)?;
-        std::fs::File::open(folder)?.sync_all()
-    };
-    write().map_err(of(path))
+    fedtt_edge::files::write_for(path, bytes, mode, group).map_err(of(path))
 }

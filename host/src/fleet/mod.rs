@@ -14,6 +14,7 @@ mod revoking;
 mod span;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 
 use std::path::{Path, PathBuf};
 
@@ -24,8 +25,10 @@ pub use error::FleetError;
 pub use key::{KeyError, host_key};
 pub use mosquitto::MosquittoOptions;
 pub use registrar::{IdentitySettings, Registrar, TokenOptions, TokenOut};
+pub(crate) use revoking::run as reload;
 pub use revoking::{Revocation, Revoked};
 pub use span::{NoSpan, Span};
+pub use upkeep::{Party, Upkeep};
 
 /// Where a host keeps its fleet's identities.
 pub fn folder(state: &Path) -> PathBuf {

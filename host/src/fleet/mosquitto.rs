@@ -14,16 +14,16 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use fedtt_identity::authority::{AUTHORITY_LIFE, ENROLL, HOST};
+use fedtt_identity::authority::{ENROLL, HOST};
 use fedtt_identity::password::{mosquitto_line, random_password};
 use fedtt_identity::request::{private_key, request};
 use fedtt_identity::{Authority, CheckedRequest};
 use fedtt_wire::FleetName;
 use serde::{Deserialize, Serialize};
 
-use super::FleetError;
 use super::deployment::{Deployment, place};
 use super::error::of;
+use super::{FleetError, Span};
 
 /// How a mosquitto is to be set up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +42,8 @@ pub struct MosquittoOptions {
     pub group: Option<String>,
     /// The command that makes it read its files anew.
     pub on_revoke: Vec<String>,
+    /// How long the certificates of the broker and of the host last; the host renews them.
+    pub life: Span,
     /// Largest packet, in bytes.
     pub max_packet: u64,
 }
@@ -72,7 +74,7 @@ pub(super) fn write(
         std::os::unix::fs::chown(folder, None, group).map_err(of(folder))?;
         std::fs::set_permissions(folder, std::fs::Permissions::from_mode(mode)).map_err(of(folder))?;
     }
-    let expires = now + AUTHORITY_LIFE;
+    let expires = now + options.life.seconds();
     let file = |name: &str, text: &str, mode: u32| place(&folder.join(name), text.as_bytes(), mode, group);
     let (key, host_key) = (private_key()?, private_key()?);
     let broker = authority.broker(&CheckedRequest::check(&request(&host, &key, None)?)?, &options.at, expires)?;
@@ -95,6 +97,7 @@ pub(super) fn write(
         folder: folder.clone(),
         group,
         on_revoke: options.on_revoke.clone(),
+        life: options.life,
     };
     place(&folder.join("host.toml"), host_toml(&deployment, state).as_bytes(), 0o644, None)?;
     file("mosquitto.conf", &settings(options, fleet), 0o640)?;
@@ -118,7 +121,7 @@ fn settings(options: &MosquittoOptions, fleet: &FleetName) -> String {
         "\
 # mosquitto 2.0 as the broker of fleet {fleet}, written by `fedtt broker config mosquitto`.
 # Start it with: mosquitto -c {folder}/mosquitto.conf
-# After a device is revoked it has to read its files anew: SIGHUP, or `systemctl reload mosquitto`.
+# After a device is revoked or its certificate is renewed it has to read its files anew: SIGHUP, or `systemctl reload mosquitto`.
 
 per_listener_settings true
 

@@ -22,7 +22,7 @@ use crate::store::StoreError;
 pub struct IdentitySettings {
     /// How long devices' certificates last; they renew them with a third of that left.
     pub certificate_life: Span,
-    /// The command after which the broker knows who is revoked; that of `fedtt broker config` if empty.
+    /// The command after which the broker has read its files anew; that of `fedtt broker config` if empty.
     pub on_revoke: Vec<String>,
 }
 

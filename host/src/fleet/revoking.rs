@@ -89,10 +89,7 @@ impl Registrar {
         let Some(deployment) = self.deployment.clone() else {
             return Ok(Revocation { revoked, command: Vec::new(), expulsion: None });
         };
-        let command = match self.settings.on_revoke.as_slice() {
-            [] => deployment.on_revoke.clone(),
-            command => command.to_vec(),
-        };
+        let command = self.reload();
         if command.is_empty() {
             let advice = "have the broker read its files anew, with SIGHUP or `systemctl reload mosquitto`; `on_revoke` in \
                           host.toml does it by itself";
@@ -177,7 +174,7 @@ impl Expulsion {
 }
 
 /// Runs a command to its end, or for as long as it may take.
-fn run(command: &[String]) -> Result<(), String> {
+pub(crate) fn run(command: &[String]) -> Result<(), String> {
     let Some((program, arguments)) = command.split_first() else { return Ok(()) };
     let mut child = Command::new(Path::new(program));
     let child = child.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();

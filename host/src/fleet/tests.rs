@@ -31,6 +31,7 @@ fn options(state: &Path) -> MosquittoOptions {
         folder: state.join("broker"),
         group: None,
         on_revoke: vec!["true".into()],
+        life: "90d".parse().unwrap(),
         max_packet: 1 << 20,
     }
 }
@@ -263,4 +264,55 @@ fn without_the_brokers_folder_devices_are_put_out_all_the_same_and_the_owner_is_
     assert!(host.take_problem().unwrap().contains("not told who is revoked"));
     host.set_up(&options(state.path())).unwrap();
     assert!(std::fs::read_to_string(state.path().join("broker/acl")).unwrap().contains("user d1"));
+}
+
+#[test]
+fn the_certificates_of_broker_and_host_are_renewed_with_a_third_of_their_life_left() {
+    const DAY: u64 = 86_400;
+    let state = tempfile::tempdir().unwrap();
+    let began = now();
+    let mut host = set_up(state.path());
+    let folder = state.path().join("broker");
+    let read = |file: &str| std::fs::read_to_string(folder.join(file)).unwrap();
+    let ends = || ["host.pem", "broker.pem"].map(|file| Inspected::read(&read(file)).unwrap().not_after);
+    let (first, keys) = (ends(), [read("host.key"), read("broker.key")]);
+    assert!(first.iter().all(|end| (began + 90 * DAY..=now() + 90 * DAY).contains(end)));
+    let early = host.keep_up(first[0] - 31 * DAY);
+    assert!(early.renewed.is_empty() && early.problems.is_empty() && early.reload == ["true"], "{early:?}");
+
+    let late = first[0] - 29 * DAY;
+    let kept = host.keep_up(late);
+    assert_eq!(kept.renewed, [(Party::Host, late + 90 * DAY), (Party::Broker, late + 90 * DAY)]);
+    assert_eq!((ends(), kept.problems.len()), ([late + 90 * DAY; 2], 0));
+    assert_eq!([read("host.key"), read("broker.key")], keys, "a certificate without its key would be of no use");
+    let broker = Inspected::read(&read("broker.pem")).unwrap();
+    assert_eq!((broker.at.as_slice(), broker.server), (&["broker.site".to_string(), "10.0.0.7".into()][..], true));
+    let ours = Inspected::read(&read("host.pem")).unwrap();
+    assert!(ours.name == "fedtt-host" && ours.client);
+    fedtt_identity::inspect::check_signed(&read("broker.pem"), &read("ca.pem")).unwrap();
+    fedtt_identity::request::check_pair(&read("host.pem"), &read("host.key")).unwrap();
+    assert!(host.keep_up(late).renewed.is_empty(), "once");
+    // A broker that has not read it shows the one before.
+    assert!(kept.objection(&[0; 3], late).unwrap().contains("cannot be read"));
+
+    // Without the folder it is said until when things go on.
+    std::fs::remove_file(folder.join("broker.key")).unwrap();
+    let stuck = host.keep_up(late + 80 * DAY);
+    assert_eq!(stuck.renewed.len(), 1);
+    assert!(stuck.problems[0].contains("cannot be renewed") && stuck.problems[0].contains("broker.key"), "{stuck:?}");
+    // Nothing lasts longer than the authority.
+    let end = host.authority().unwrap().expires();
+    std::fs::write(folder.join("broker.key"), &keys[1]).unwrap();
+    assert_eq!(host.keep_up(end - 10 * DAY).renewed, [(Party::Host, end), (Party::Broker, end)]);
+    let over = host.keep_up(end - 5 * DAY);
+    assert!(over.renewed.is_empty() && over.problems[0].contains("authority ends"), "{over:?}");
+    // Somebody else's is left alone.
+    let (other, key) = fedtt_identity::Authority::generate(&fleet(), began).unwrap();
+    let other = fedtt_identity::Authority::new(&other, &key).unwrap();
+    let asked = fedtt_identity::CheckedRequest::check(&request("b", &keys[1], None).unwrap()).unwrap();
+    let foreign = other.broker(&asked, &["b".into()], began + 10 * DAY).unwrap().pem;
+    std::fs::write(folder.join("broker.pem"), &foreign).unwrap();
+    let kept = host.keep_up(began);
+    assert!(kept.renewed.is_empty() && kept.problems[0].contains("where it is from"), "{kept:?}");
+    assert_eq!(read("broker.pem"), foreign);
 }
