@@ -22,11 +22,11 @@ cross/package.sh arm64
 arm64=$(ls -t target/$target/debian/fedtt-edge_*_arm64.deb | head -1)
 at_most "the package for arm64" "$(stat -c %s "$arm64")" 8200000
 # Of what the tests have built: the same sources, not the same optimisation.
-mkdir -p target/x86_64-unknown-linux-gnu/board
-install -s target/debug/fedtt-edge target/x86_64-unknown-linux-gnu/board/fedtt-edge
-cross/package.sh amd64
+PACKAGE_PROGRAM=target/debug/fedtt-edge cross/package.sh amd64 fedtt-edge
 amd64=$(ls -t target/x86_64-unknown-linux-gnu/debian/fedtt-edge_*_amd64.deb | head -1)
 cross/check-package.sh "$amd64"
+PACKAGE_PROGRAM=target/debug/fedtt cross/package.sh amd64 fedtt
+cross/check-package.sh "$(ls -t target/x86_64-unknown-linux-gnu/debian/fedtt_*_amd64.deb | head -1)"
 
 say "the arm64 package, unpacked and run on an emulated board"
 dpkg-deb -x "$arm64" "$work/board"

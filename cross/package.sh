@@ -1,17 +1,35 @@
 #!/usr/bin/env bash
-# Makes a board's package of what cross/build.sh built: cross/package.sh [arm64|amd64] [PROFILE]
+# Makes a package of what cross/build.sh built: cross/package.sh [arm64|amd64] [fedtt-edge|fedtt]
 #
-# It comes to target/<target>/debian/. PROFILE is `board` unless told otherwise.
+# arm64 and fedtt-edge unless told otherwise. It comes to target/<target>/debian/. PACKAGE_PROGRAM=FILE packages that program
+# in place of the one built for boards, quickly: to check packages with a program that is built already, not to hand them out.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . cross/tools.sh
-architecture=${1:-arm64}
+architecture=${1:-arm64} name=${2:-fedtt-edge}
 target=$(cross_target "$architecture")
-[ -n "$target" ] || { sed -n '2,4s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+case $name in fedtt | fedtt-edge) ;; *) target= ;; esac
+[ -n "$target" ] || { sed -n '2,5s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 cross_tools
 mkdir -p target/cross
-# One page of settings for all; a service keeps its state where systemd lets it write, and finds its seed there.
-sed -e 's|^state = .*|state = "/var/lib/fedtt"            # what must outlive the process|' \
-  -e 's|^#* *enroll = .*|enroll = "/var/lib/fedtt/enroll.toml"  # the seed of `fedtt device enroll`; not there once used|' \
-  edge-client/edge.example.toml >target/cross/edge.toml
-cargo-deb --package fedtt-edge --target "$target" --profile "${2:-board}" --no-build --no-strip
+# One page of settings for all; a service keeps its state where systemd lets it write, and finds its secrets there.
+case $name in
+  fedtt-edge)
+    sed -e 's|^state = .*|state = "/var/lib/fedtt"            # what must outlive the process|' \
+      -e 's|^#* *enroll = .*|enroll = "/var/lib/fedtt/enroll.toml"  # the seed of `fedtt device enroll`; not there once used|' \
+      edge-client/edge.example.toml >target/cross/edge.toml
+    ;;
+  fedtt)
+    sed -e 's|^# state = .*|state = "/var/lib/fedtt-host/state" # what must outlive the process|' \
+      -e 's|^runs = "runs" *|runs = "/var/lib/fedtt-host/runs"   |' \
+      -e 's#"\([a-z]*\.\(pem\|key\)\)"#"/var/lib/fedtt-host/broker/\1"#' \
+      host/host.example.toml >target/cross/host.toml
+    ;;
+esac
+how=(--profile board)
+if [ -n "${PACKAGE_PROGRAM:-}" ]; then
+  mkdir -p "target/$target/given"
+  install -s "$PACKAGE_PROGRAM" "target/$target/given/$name"
+  how=(--profile given --fast)
+fi
+cargo-deb --package "$name" --target "$target" "${how[@]}" --no-build --no-strip
