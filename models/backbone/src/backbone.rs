@@ -9,6 +9,7 @@ use crate::export::{self, ExportError, WeightsFile};
 use crate::ir::{DType, Graph, Port, PortDim};
 use crate::shape::Facts;
 use crate::sites::{Anatomy, Site, SiteError, SiteKind, dissect, with_named_sites};
+use crate::unpack::unpack_in_place_of_use;
 
 /// What a backbone input carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -153,12 +154,15 @@ impl Backbone {
         graph
     }
 
-    /// A graph derived from this backbone as ONNX, its large weights left where they are.
+    /// A graph derived from this backbone as ONNX for an engine: large weights left where they are, 8-bit ones unpacked where
+    /// they are used.
     ///
     /// # Errors
     /// When a weight cannot be read.
     pub fn export(&self, graph: &Graph) -> Result<Model, ExportError> {
-        export::to_model(graph, self.weights.as_ref())
+        let mut graph = graph.clone();
+        unpack_in_place_of_use(&mut graph);
+        export::to_model(&graph, self.weights.as_ref())
     }
 }
 

@@ -15,5 +15,6 @@ pub mod prepare;
 pub mod shape;
 pub mod sites;
 pub mod training;
+mod unpack;
 pub mod verify;
 pub mod vjp;

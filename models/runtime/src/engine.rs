@@ -18,7 +18,7 @@ pub struct Model {
 pub struct SessionOptions {
     /// Threads used inside one operator; 0 lets the engine choose.
     pub threads: usize,
-    /// Favour low memory over speed (no memory pattern, no prepacked copies of weights).
+    /// Favour low memory over speed (no memory pattern, no copies of weights, prepacked or in wider formats).
     pub low_memory: bool,
 }
 

@@ -28,6 +28,13 @@ const WEIGHTS_FOLDER_KEY: &str = "session.model_external_initializers_file_folde
 /// activations are rounded to 8 bits too, which is off by 5 % and has no exact gradient; 1 stands for 32-bit floats.
 const QUANTISED_PRODUCT_KEY: &str = "session.qdq_matmulnbits_accuracy_level";
 
+/// Session setting that names optimisers to leave out.
+const LEFT_OUT_KEY: &str = "optimization.disable_specified_optimizers";
+
+/// The optimiser that computes at load time what depends on weights alone: it would keep a float copy of every weight stored
+/// in fewer bits.
+const CONSTANT_FOLDING: &str = "ConstantFolding";
+
 /// How much ONNX Runtime rewrites a graph before running it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Optimisation {
@@ -138,6 +145,9 @@ impl OrtEngine {
             .with_config_entry(QUANTISED_PRODUCT_KEY, "1")?
             .with_log_level(LogLevel::Fatal)?
             .with_execution_providers(self.providers())?;
+        if options.low_memory {
+            builder = builder.with_config_entry(LEFT_OUT_KEY, CONSTANT_FOLDING)?;
+        }
         if let Some(folder) = &model.weights_dir {
             builder = if self.library.takes_weights_folder() {
                 builder.with_config_entry(WEIGHTS_FOLDER_KEY, folder.to_string_lossy())?
