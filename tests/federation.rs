@@ -197,3 +197,35 @@ fn operators_are_told_what_is_wrong() {
     assert_eq!((code, envelope["ok"].as_bool()), (3, Some(false)), "{envelope}");
     assert!(refused(&[&"run", &"resume", &"run-1"]).contains("stopped"));
 }
+
+#[test]
+fn a_run_is_waited_for_until_the_host_has_measured_its_end_on_a_file_of_any_form() {
+    let mut fleet = Fleet::new(None);
+    let _host = fleet.serve();
+    fleet.join();
+    let plan = fleet.plan();
+    let text = fs::read_to_string(&plan).unwrap();
+    fs::write(&plan, text + "[evaluation]\nclients = false\n").unwrap();
+    let test = fleet.path("held-out");
+    let mut rows = b"kind,what\n".to_vec();
+    for i in 0..60 {
+        // Latin-1, which is no UTF-8.
+        rows.extend(
+            [format!("{},\"", LABELS[i % 3]).as_bytes(), b"caf\xe9, ", TEXTS[i % 3].as_bytes(), b"\"\n"].concat(),
+        );
+    }
+    fs::write(&test, rows).unwrap();
+    let state = fleet.path("state");
+    let start: [Word<'_>; 5] = [&"run", &"start", &plan, &"--test", &test];
+    let (envelope, code) = json("fedtt", &[&start[..], &[&"--state", &state]].concat());
+    assert!(code == 1 && envelope["error"].as_str().unwrap().contains("held-out"), "{envelope}");
+    let read: [Word<'_>; 8] = [&"--text", &"what", &"--label", &"kind", &"--format", &"csv", &"--encoding", &"latin-1"];
+    fleet.ask(&[&start[..], &read[..]].concat());
+    let ended = fleet.ask(&[&"run", &"wait", &"reports-1"]);
+    assert_eq!(ended["summary"]["status"], "finished");
+    let shown = fleet.ask(&[&"run", &"show", &"reports-1"]);
+    let rounds = shown["rounds"].as_array().unwrap();
+    assert_eq!(rounds.len(), 3);
+    assert_eq!(rounds[2]["after"]["examples"], 60, "{shown:#}");
+    assert_eq!(shown["summary"]["last"], rounds[2]["after"]);
+}

@@ -68,7 +68,7 @@ fn measure(settings: &Settings) {
     while client.ask(Request::Devices).unwrap()["devices"].as_array().unwrap().len() < settings.clients {
         std::thread::sleep(Duration::from_millis(10));
     }
-    let start = Request::Start { plan: toml::to_string(&plan).unwrap(), path, token: None, test: Vec::new() };
+    let start = Request::Start { plan: toml::to_string(&plan).unwrap(), path, token: None, test: Vec::new(), reading: Default::default() };
     let run = client.ask(start).unwrap()["run"].as_str().unwrap().to_string();
     let rounds = loop {
         let shown = client.ask(Request::Show { run: run.clone() }).unwrap();

@@ -7,6 +7,7 @@ pub mod control;
 pub mod coordinator;
 pub mod daemon;
 pub mod demo;
+pub mod examples;
 mod files;
 pub mod fleet;
 pub mod model;

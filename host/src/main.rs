@@ -50,7 +50,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
         Command::Backbone(command) => output::finish(cli.json, command.name(), backbone::run(command)),
-        Command::Demo(args) => output::finish(cli.json, "demo", cli::demo::run(&args, cli.json)),
+        Command::Demo(args) => output::finish(cli.json, "demo", cli::demo::run(&args)),
         Command::Serve(args) => output::finish(cli.json, "serve", cli::serve::run(&args, cli.json)),
         Command::Run(command) => {
             let (name, outcome) = (command.name(), cli::run::run(command, cli.json));
@@ -58,6 +58,6 @@ fn main() -> ExitCode {
         }
         Command::Device(command) => output::finish(cli.json, command.name(), cli::device::run(command)),
         Command::Broker(command) => output::finish(cli.json, command.name(), cli::broker::run(command)),
-        Command::Simulate(args) => output::finish(cli.json, "simulate", cli::simulate::run(&args, cli.json)),
+        Command::Simulate(args) => output::finish(cli.json, "simulate", cli::simulate::run(&args)),
     }
 }

@@ -8,6 +8,7 @@
 //! trains that is the same.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use fedtt_tt::config::Rank;
 use fedtt_tt::tt::Truncation;
@@ -17,7 +18,7 @@ use ndarray::{Array3, ArrayD, ArrayViewD, Ix3};
 use super::gauge::align;
 use super::mean::Mean;
 use super::screen::Screen;
-use super::{AggregateError, Outcome};
+use super::{AggregateError, Outcome, WindowRule};
 
 /// Sums within the tree keep this many times the final ranks. The sum of trains that lie near a common one lies near its
 /// tangent space, whose elements have twice its ranks.
@@ -122,7 +123,7 @@ impl Layer {
     /// The layer's train of global cores plus a change of them.
     fn train<T: Copy + Into<f64>>(
         &self,
-        global: &[ArrayD<f32>],
+        global: &[&ArrayD<f32>],
         change: &[ArrayD<T>],
     ) -> Result<TtMatrix<f64>, AggregateError> {
         let core = |&i: &usize| core(global[i].view(), &change[i]);
@@ -146,45 +147,64 @@ fn core<T: Copy + Into<f64>>(global: ArrayViewD<'_, f32>, change: &ArrayD<T>) ->
     Some(sum)
 }
 
-pub(super) fn aggregate(screen: &Screen<'_>, global: &[ArrayD<f32>]) -> Result<Outcome, AggregateError> {
-    let mut layers = layers(screen.parameters);
-    let mut mean = Mean::new(screen.parameters);
-    let screened = screen.walk(|kept| {
-        mean.add(&kept);
-        for layer in &mut layers {
-            let train = layer.train(global, &kept.change)?.scaled(kept.weight);
-            layer.scale += train.cores().iter().map(norm).product::<f64>();
-            layer.tree.push(train).map_err(|e| layer.fault(e))?;
-        }
-        Ok(())
-    })?;
+/// The rule `exact`.
+pub(super) struct Exact<'a> {
+    global: &'a [&'a ArrayD<f32>],
+    /// Squares of what was cut off, and of the mean matrices' norms, of all layers so far.
+    lost: f64,
+    whole: f64,
+}
 
-    let total = mean.total();
-    let (mut change, agreement) = mean.finish();
-    let (mut lost, mut whole) = (0.0, 0.0);
-    for mut layer in layers {
-        let reference = layer.train(global, &change)?;
-        let tree = std::mem::take(&mut layer.tree);
-        let (sum, cut_off) = tree.finish().map_err(|e| layer.fault(e))?;
-        let limit = Truncation::to_rank(Rank::PerBond(layer.inner_ranks.clone()));
-        let rounded = sum.scaled(1.0 / total).rounded(&limit);
-        if !rounded.norm.is_finite() {
-            return Err(AggregateError::NotFinite { parameter: layer.name });
-        }
-        lost += cut_off / total.powi(2) + rounded.error.powi(2);
-        whole += rounded.norm.powi(2);
-        let cores = if rounded.norm > NOISE * layer.scale / total {
-            align(&rounded.tt, &reference)
-        } else {
-            // Zero, whose frames are arbitrary: those of the reference can go on learning.
-            let mut cores = reference.cores().to_vec();
-            cores.last_mut().into_iter().for_each(|core| core.fill(0.0));
-            cores
-        };
-        for (&position, core) in layer.cores.iter().zip(cores) {
-            change[position] = core.into_dyn() - &global[position].mapv(f64::from);
-        }
+impl<'a> Exact<'a> {
+    pub(super) fn new(global: &'a [&'a ArrayD<f32>]) -> Self {
+        Exact { global, lost: 0.0, whole: 0.0 }
     }
-    let truncation = Some(if whole > 0.0 { (lost / whole).sqrt() } else { 0.0 });
-    Ok(Outcome { change, agreement, truncation, screened })
+}
+
+impl WindowRule for Exact<'_> {
+    fn truncation(&self) -> Option<f64> {
+        Some(if self.whole > 0.0 { (self.lost / self.whole).sqrt() } else { 0.0 })
+    }
+
+    fn aggregate(&mut self, screen: &Screen<'_>, window: Range<usize>) -> Result<Outcome, AggregateError> {
+        let (parameters, global) = (&screen.parameters[window.clone()], &self.global[window.clone()]);
+        let mut layers = layers(parameters);
+        let mut mean = Mean::new(parameters);
+        screen.walk(window, |kept| {
+            mean.add(&kept);
+            for layer in &mut layers {
+                let train = layer.train(global, &kept.change)?.scaled(kept.weight);
+                layer.scale += train.cores().iter().map(norm).product::<f64>();
+                layer.tree.push(train).map_err(|e| layer.fault(e))?;
+            }
+            Ok(())
+        })?;
+
+        let total = screen.total();
+        let Outcome { mut change, agreement } = mean.finish();
+        for mut layer in layers {
+            let reference = layer.train(global, &change)?;
+            let tree = std::mem::take(&mut layer.tree);
+            let (sum, cut_off) = tree.finish().map_err(|e| layer.fault(e))?;
+            let limit = Truncation::to_rank(Rank::PerBond(layer.inner_ranks.clone()));
+            let rounded = sum.scaled(1.0 / total).rounded(&limit);
+            if !rounded.norm.is_finite() {
+                return Err(AggregateError::NotFinite { parameter: layer.name });
+            }
+            self.lost += cut_off / total.powi(2) + rounded.error.powi(2);
+            self.whole += rounded.norm.powi(2);
+            let cores = if rounded.norm > NOISE * layer.scale / total {
+                align(&rounded.tt, &reference)
+            } else {
+                // Zero, whose frames are arbitrary: those of the reference can go on learning.
+                let mut cores = reference.cores().to_vec();
+                cores.last_mut().into_iter().for_each(|core| core.fill(0.0));
+                cores
+            };
+            for (&position, core) in layer.cores.iter().zip(cores) {
+                change[position] = core.into_dyn() - &global[position].mapv(f64::from);
+            }
+        }
+        Ok(Outcome { change, agreement })
+    }
 }

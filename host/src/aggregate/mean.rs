@@ -1,11 +1,13 @@
 //! The weighted mean of every value, summed in f64 as contributions pass.
 
+use std::ops::Range;
+
 use fedtt_tt::Parameter;
 use ndarray::{ArrayD, IxDyn};
 
 use super::drift::agreement;
 use super::screen::{Kept, Screen};
-use super::{AggregateError, Outcome};
+use super::{AggregateError, Outcome, WindowRule};
 
 /// Sums of what has passed.
 pub(super) struct Mean {
@@ -41,29 +43,28 @@ impl Mean {
         }
     }
 
-    /// Sum of the weights.
-    pub(super) fn total(&self) -> f64 {
-        self.total
-    }
-
     /// The mean and, by parameter, the agreement on it.
-    pub(super) fn finish(mut self) -> (Vec<ArrayD<f64>>, Vec<Option<f64>>) {
+    pub(super) fn finish(mut self) -> Outcome {
         let concentration = self.squared_weights / (self.total * self.total);
         let agreements = self.sums.iter_mut().zip(&self.squares).map(|(sum, square)| {
             sum.mapv_inplace(|x| x / self.total);
             agreement(sum.iter().map(|x| x * x).sum(), square / self.total, concentration)
         });
-        let agreements = agreements.collect();
-        (self.sums, agreements)
+        let agreement = agreements.collect();
+        Outcome { change: self.sums, agreement }
     }
 }
 
-pub(super) fn aggregate(screen: &Screen<'_>) -> Result<Outcome, AggregateError> {
-    let mut mean = Mean::new(screen.parameters);
-    let screened = screen.walk(|kept| {
-        mean.add(&kept);
-        Ok(())
-    })?;
-    let (change, agreement) = mean.finish();
-    Ok(Outcome { change, agreement, truncation: None, screened })
+/// The rule `mean`.
+pub(super) struct Plain;
+
+impl WindowRule for Plain {
+    fn aggregate(&mut self, screen: &Screen<'_>, window: Range<usize>) -> Result<Outcome, AggregateError> {
+        let mut mean = Mean::new(&screen.parameters[window.clone()]);
+        screen.walk(window, |kept| {
+            mean.add(&kept);
+            Ok(())
+        })?;
+        Ok(mean.finish())
+    }
 }

@@ -1,9 +1,9 @@
 //! From the changes clients made to the change of the global adapter. No I/O; the same contributions give the same
 //! result, bit for bit.
 //!
-//! Contributions are walked in the order of client names, as often as a rule needs, one in memory at a time. Every walk
-//! goes through the guards (`screen`), so that no rule sees a value that is not finite, a clipped change unclipped or a
-//! client twice.
+//! Contributions are walked in the order of client names, a few parameters at a time (`windows`): of all the values of all
+//! clients those of one client and one window are in memory. Every walk goes through the guards (`screen`), so that no
+//! rule sees a value that is not finite, a clipped change unclipped or a client twice.
 
 mod drift;
 mod exact;
@@ -15,8 +15,10 @@ mod screen;
 mod server;
 #[cfg(test)]
 mod tests;
+mod windows;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use fedtt_tt::Parameter;
 use fedtt_wire::plan::{AggregationPlan, Rule};
@@ -25,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 pub use drift::{Drift, DriftHistory};
 pub use schedule::{mask, pick};
+pub use screen::Survey;
 pub use server::ServerState;
 
 use screen::Screen;
@@ -40,21 +43,46 @@ pub struct Contribution {
     pub change: Vec<ArrayD<f32>>,
 }
 
-/// What a walk over contributions hands each of them to.
-pub type Visit<'a> = dyn FnMut(Contribution) -> Result<(), AggregateError> + 'a;
+/// One who contributes, and what its values amount to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Contributor {
+    /// The client's name.
+    pub client: String,
+    /// Examples it trained on.
+    pub examples: u64,
+    /// Of its change.
+    pub survey: Survey,
+}
 
-/// Where contributions come from. May be walked several times, each time with the same result.
+/// Where contributions come from.
 pub trait Contributions {
-    /// Hands every contribution to `visit`, in strictly ascending order of client names.
+    /// Who contributes, in strictly ascending order of names.
     ///
     /// # Errors
-    /// [`AggregateError::Source`] when one cannot be read; whatever `visit` returns.
-    fn each(&self, visit: &mut Visit<'_>) -> Result<(), AggregateError>;
+    /// [`AggregateError::Source`] when that cannot be read.
+    fn contributors(&self) -> Result<Vec<Contributor>, AggregateError>;
+
+    /// The change of some of the parameters, by the contributor at a place in their list. May be asked for several times,
+    /// each time with the same result.
+    ///
+    /// # Errors
+    /// [`AggregateError::Source`] when it cannot be read.
+    fn change(&self, contributor: usize, parameters: Range<usize>) -> Result<Vec<ArrayD<f32>>, AggregateError>;
 }
 
 impl Contributions for [Contribution] {
-    fn each(&self, visit: &mut Visit<'_>) -> Result<(), AggregateError> {
-        self.iter().cloned().try_for_each(visit)
+    fn contributors(&self) -> Result<Vec<Contributor>, AggregateError> {
+        let contributor = |c: &Contribution| {
+            let mut survey = Survey::default();
+            c.change.iter().for_each(|values| survey.add(values));
+            Contributor { client: c.client.clone(), examples: c.examples, survey }
+        };
+        Ok(self.iter().map(contributor).collect())
+    }
+
+    fn change(&self, contributor: usize, parameters: Range<usize>) -> Result<Vec<ArrayD<f32>>, AggregateError> {
+        let change = self.get(contributor).and_then(|c| c.change.get(parameters));
+        Ok(change.unwrap_or_default().to_vec())
     }
 }
 
@@ -70,8 +98,8 @@ pub enum AggregateError {
         /// the first refusal, or that there was none
         reason: String,
     },
-    /// The walk repeats or disorders clients.
-    #[error("client `{client}` comes twice or out of order; contributions must be walked in the order of names")]
+    /// The source repeats or disorders clients.
+    #[error("client `{client}` comes twice or out of order; contributors must be in the order of names")]
     Order {
         /// the client out of place
         client: String,
@@ -81,7 +109,7 @@ pub enum AggregateError {
     Shape {
         /// who
         client: String,
-        /// which parameter, or that there are too few or too many
+        /// which parameter
         parameter: String,
         /// dimensions found
         found: Vec<usize>,
@@ -94,9 +122,6 @@ pub enum AggregateError {
         /// which parameter
         parameter: String,
     },
-    /// Two walks over the same contributions differ.
-    #[error("the contributions changed while they were aggregated")]
-    Changed,
     /// A tensor train that does not fit together.
     #[error("layer `{layer}`")]
     Train {
@@ -159,40 +184,58 @@ pub struct Aggregated {
 pub fn aggregate(
     plan: &AggregationPlan,
     parameters: &[Parameter],
-    global: &[ArrayD<f32>],
+    global: &[&ArrayD<f32>],
     contributions: &(impl Contributions + ?Sized),
 ) -> Result<Aggregated, AggregateError> {
-    let walk = |visit: &mut Visit<'_>| contributions.each(visit);
-    let screen = Screen::new(plan, parameters, &walk)?;
-    let outcome = match plan.rule {
-        Rule::Mean => mean::aggregate(&screen)?,
-        Rule::Exact => exact::aggregate(&screen, global)?,
-        Rule::Median => robust::aggregate(&screen, robust::median)?,
-        Rule::TrimmedMean => {
-            let trim = plan.trim;
-            robust::aggregate(&screen, move |sorted| robust::trimmed_mean(sorted, trim))?
+    aggregate_in_windows(plan, parameters, global, contributions, windows::VALUES)
+}
+
+fn aggregate_in_windows(
+    plan: &AggregationPlan,
+    parameters: &[Parameter],
+    global: &[&ArrayD<f32>],
+    contributions: &(impl Contributions + ?Sized),
+    values: usize,
+) -> Result<Aggregated, AggregateError> {
+    let change = |contributor, parameters| contributions.change(contributor, parameters);
+    let screen = Screen::new(plan, parameters, contributions.contributors()?, &change)?;
+    let mut rule: Box<dyn WindowRule + '_> = match plan.rule {
+        Rule::Mean => Box::new(mean::Plain),
+        Rule::Exact => Box::new(exact::Exact::new(global)),
+        Rule::Median => Box::new(robust::Sorted::new(robust::median)),
+        Rule::TrimmedMean => Box::new(robust::Sorted::new(|sorted| robust::trimmed_mean(sorted, plan.trim))),
+    };
+    let (mut change, mut agreement) = (Vec::with_capacity(parameters.len()), BTreeMap::new());
+    for window in windows::windows(parameters, values) {
+        let outcome = rule.aggregate(&screen, window.clone())?;
+        for ((parameter, values), agreed) in parameters[window].iter().zip(outcome.change).zip(outcome.agreement) {
+            let values = values.mapv(|x| x as f32);
+            if values.iter().any(|x| !x.is_finite()) {
+                return Err(AggregateError::NotFinite { parameter: parameter.name.clone() });
+            }
+            agreement.extend(agreed.map(|agreed| (parameter.name.clone(), agreed)));
+            change.push(values);
         }
-    };
-    let change: Vec<ArrayD<f32>> = outcome.change.iter().map(|c| c.mapv(|x| x as f32)).collect();
-    if let Some((parameter, _)) = parameters.iter().zip(&change).find(|(_, c)| c.iter().any(|x| !x.is_finite())) {
-        return Err(AggregateError::NotFinite { parameter: parameter.name.clone() });
     }
-    let agreement = parameters.iter().zip(outcome.agreement).filter_map(|(p, a)| Some((p.name.clone(), a?)));
-    let report = AggregationReport {
-        agreement: agreement.collect(),
-        truncation: outcome.truncation,
-        norm: screen::norm(&change),
-        clients: outcome.screened.clients,
-        left_out: outcome.screened.left_out,
-    };
+    let truncation = rule.truncation();
+    let (clients, left_out) = screen.verdict();
+    let report = AggregationReport { agreement, truncation, norm: screen::norm(&change), clients, left_out };
     Ok(Aggregated { change, report })
 }
 
-/// What a rule makes of the contributions that count.
+/// A rule, as it goes from window to window.
+trait WindowRule {
+    /// What becomes of the parameters of a window.
+    fn aggregate(&mut self, screen: &Screen<'_>, window: Range<usize>) -> Result<Outcome, AggregateError>;
+
+    /// After all windows: the relative error of rounding, where there is any.
+    fn truncation(&self) -> Option<f64> {
+        None
+    }
+}
+
+/// What a rule makes of the contributions that count, of the parameters of a window.
 struct Outcome {
     change: Vec<ArrayD<f64>>,
-    /// by parameter, in their order
     agreement: Vec<Option<f64>>,
-    truncation: Option<f64>,
-    screened: screen::Screened,
 }

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use fedtt_edge::data::{Columns, Dataset, Format, Labels, ReadOptions};
+use fedtt::examples::Reading;
+use fedtt_edge::data::{Columns, Dataset, Format, Labels};
 use fedtt_edge::source::{FieldSplit, field_reports, field_sites};
-use fedtt_edge::task::TaskKind;
 use fedtt_wire::Plan;
 use fedtt_wire::plan::Task;
 
@@ -19,6 +19,14 @@ pub(crate) struct DataArgs {
     /// File to measure the global adapter on [default: the embedded reports' test split, or none]
     #[arg(long, value_name = "FILE")]
     test: Option<PathBuf>,
+    #[command(flatten)]
+    reading: ReadingArgs,
+}
+
+/// How files of examples are read.
+#[derive(Args)]
+#[command(next_help_heading = "Data")]
+pub(crate) struct ReadingArgs {
     /// Column of the text: its name, or its number counting from 1 [default: text, sentence, ...]
     #[arg(long, value_name = "COLUMN")]
     text: Option<String>,
@@ -34,6 +42,13 @@ pub(crate) struct DataArgs {
     /// Character encoding, such as latin-1 [default: utf-8]
     #[arg(long, value_name = "NAME")]
     encoding: Option<String>,
+}
+
+impl ReadingArgs {
+    pub(crate) fn reading(&self) -> Reading {
+        let columns = Columns { text: self.text.clone(), pair: self.text_pair.clone(), label: self.label.clone() };
+        Reading { columns, format: self.format, encoding: self.encoding.clone() }
+    }
 }
 
 /// Examples as read.
@@ -52,44 +67,28 @@ impl DataArgs {
         self.data.is_none()
     }
 
-    fn options(&self, task: TaskKind, label: Option<&str>) -> ReadOptions {
-        ReadOptions {
-            format: self.format,
-            encoding: self.encoding.clone(),
-            header: None,
-            columns: Columns {
-                text: self.text.clone(),
-                pair: self.text_pair.clone(),
-                label: label.map(str::to_string).or_else(|| self.label.clone()),
-            },
-            labelled: task != TaskKind::Lm,
-            task,
-        }
-    }
-
     /// Reads the files; `group` names the column that says where an example comes from.
     pub(crate) fn read(&self, task: Task, group: Option<&str>) -> anyhow::Result<Examples> {
-        let task = match task {
-            Task::Classify => TaskKind::Classify,
-            Task::Regress => TaskKind::Regress,
-            Task::Lm => TaskKind::Lm,
-        };
+        let reading = self.reading.reading();
+        let options = reading.options(task);
         let Some(path) = &self.data else {
             let train = field_reports(FieldSplit::Train);
             let groups = field_sites(FieldSplit::Train);
             let test = match &self.test {
-                Some(test) => Dataset::read(test, &self.options(task, None))?,
+                Some(test) => Dataset::read(test, &options)?,
                 None => field_reports(FieldSplit::Test),
             };
             return Ok(Examples { train, test: Some(test), groups });
         };
-        let train = Dataset::read(path, &self.options(task, None))?;
-        let test = self.test.as_ref().map(|test| Dataset::read(test, &self.options(task, None))).transpose()?;
+        let train = Dataset::read(path, &options)?;
+        let test = self.test.as_ref().map(|test| Dataset::read(test, &options)).transpose()?;
         let groups = match group {
             None => Vec::new(),
             Some(column) => {
                 // The same rows, with the group in the label's place.
-                let read = Dataset::read(path, &self.options(TaskKind::Classify, Some(column)))?;
+                let columns = Columns { label: Some(column.to_string()), ..reading.columns.clone() };
+                let grouped = Reading { columns, ..reading }.options(Task::Classify);
+                let read = Dataset::read(path, &grouped)?;
                 anyhow::ensure!(
                     read.examples.len() == train.examples.len(),
                     "{}: column `{column}` cannot be told row by row for this task",

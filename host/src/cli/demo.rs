@@ -61,15 +61,12 @@ pub(crate) struct DemoArgs {
 
 /// Prints a line a round on standard error.
 struct Lines {
-    quiet: bool,
     began: Instant,
 }
 
 impl Lines {
     fn say(&self, text: &str) {
-        if !self.quiet {
-            eprintln!("{:5.1} s  {text}", self.began.elapsed().as_secs_f64());
-        }
+        eprintln!("{:5.1} s  {text}", self.began.elapsed().as_secs_f64());
     }
 }
 
@@ -100,7 +97,7 @@ impl Watcher for Lines {
 }
 
 /// Runs the demonstration.
-pub(crate) fn run(args: &DemoArgs, as_json: bool) -> anyhow::Result<Outcome> {
+pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<Outcome> {
     let began = Instant::now();
     let source = Arc::new(Source::open(args.backbone.as_deref())?);
     let embedded = args.data.is_embedded();
@@ -138,7 +135,7 @@ pub(crate) fn run(args: &DemoArgs, as_json: bool) -> anyhow::Result<Outcome> {
         runs,
         state: state.path().to_path_buf(),
     };
-    let lines = Lines { quiet: as_json, began };
+    let lines = Lines { began };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let finished = runtime.block_on(federate(demo, &lines))?;
     runtime.shutdown_background();

@@ -77,7 +77,6 @@ struct Entry {
 /// Says every round on standard error.
 struct Lines {
     name: String,
-    quiet: bool,
     began: Instant,
 }
 
@@ -85,9 +84,6 @@ impl Watcher for Lines {
     fn trained(&self, _round: u32, _done: usize, _of: usize) {}
 
     fn round(&self, summary: &RunSummary, record: &RoundRecord) {
-        if self.quiet {
-            return;
-        }
         let shown = record.after.as_ref().or(record.before.as_ref());
         let measured = shown.map_or_else(String::new, |m| format!("{} {:.3}, loss {:.3}", m.metric, m.value, m.loss));
         let updates = record.contributions.len();
@@ -97,7 +93,7 @@ impl Watcher for Lines {
 }
 
 /// Runs every plan with every seed.
-pub(crate) fn run(args: &SimulateArgs, json: bool) -> anyhow::Result<Outcome> {
+pub(crate) fn run(args: &SimulateArgs) -> anyhow::Result<Outcome> {
     let engine = args.engine.select()?;
     let mut entries = Vec::new();
     for path in &args.plans {
@@ -115,7 +111,7 @@ pub(crate) fn run(args: &SimulateArgs, json: bool) -> anyhow::Result<Outcome> {
         for seed in 0..u64::from(args.seeds) {
             let plan = Plan { seed: plan.seed + seed, ..plan.clone() };
             let stem = path.file_stem().map_or_else(|| "plan".into(), |stem| stem.to_string_lossy().into_owned());
-            entries.push(one(args, plan, &source, &examples, engine.as_ref(), stem, json)?);
+            entries.push(one(args, plan, &source, &examples, engine.as_ref(), stem)?);
         }
     }
     if let Some(folder) = &args.out {
@@ -132,14 +128,13 @@ fn one(
     examples: &Examples,
     engine: &dyn fedtt_runtime::Engine,
     name: String,
-    json: bool,
 ) -> anyhow::Result<Entry> {
     plan.validate()?;
     let label = |e: &fedtt_edge::data::Example| e.label.clone().unwrap_or_default();
     let labels: Vec<String> = examples.train.examples.iter().map(label).collect();
     let parts = args.partition.deal(&labels, &examples.groups, args.clients as usize, plan.seed);
     let began = Instant::now();
-    let lines = Lines { name: format!("{name} seed {}", plan.seed), quiet: json, began };
+    let lines = Lines { name: format!("{name} seed {}", plan.seed), began };
     let simulation = Simulation {
         plan: plan.clone(),
         source,

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::examples::Reading;
 use crate::run::{Command, RunEvent};
 
 pub use client::{Client, ControlError, Watched};
@@ -41,6 +42,9 @@ pub enum Request {
         /// Files the host measures the adapter on.
         #[serde(default)]
         test: Vec<PathBuf>,
+        /// How they are read.
+        #[serde(default)]
+        reading: Reading,
     },
     /// All runs.
     List,

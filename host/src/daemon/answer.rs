@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use super::hub::Hub;
-use super::registry::Registry;
+use super::registry::{Registry, Tests};
 use super::scribe::Events;
 use super::{DaemonError, measuring, now, view};
 use crate::control::Request;
@@ -38,7 +38,7 @@ type Answer = oneshot::Sender<Result<Value, String>>;
 /// A question to the loop.
 pub(super) enum Ask {
     /// A plan that fits its backbone.
-    Start { plan: Box<Plan>, blueprint: Blueprint, token: Option<String>, test: Vec<PathBuf>, answer: Answer },
+    Start { plan: Box<Plan>, blueprint: Blueprint, token: Option<String>, test: Tests, answer: Answer },
     /// Something that needs no preparation.
     Plain { request: Request, answer: Answer },
     /// A run and what happens in it.
@@ -69,8 +69,9 @@ impl Desk {
         let (answer, reply) = oneshot::channel();
         let ask = |ask| async { self.asks.send(ask).await.map_err(|_| GONE.to_string()) };
         match request {
-            Request::Start { plan, path, token, test } => {
+            Request::Start { plan, path, token, test, reading } => {
                 let registry = self.registry.clone();
+                let test = Tests { files: test, reading };
                 let files = test.clone();
                 let prepared = tokio::task::spawn_blocking(move || prepare(&plan, &path, &files, &registry));
                 let (plan, blueprint) = prepared.await.map_err(|e| e.to_string())??;
@@ -132,12 +133,7 @@ fn add_identities(data: &mut Value, known: &Value) {
 }
 
 /// Everything about a plan that needs its bundle and files.
-fn prepare(
-    text: &str,
-    path: &std::path::Path,
-    test: &[PathBuf],
-    registry: &Registry,
-) -> Result<(Plan, Blueprint), String> {
+fn prepare(text: &str, path: &std::path::Path, test: &Tests, registry: &Registry) -> Result<(Plan, Blueprint), String> {
     let (plan, source) = model::resolve(text, path).map_err(|e| e.to_string())?;
     let blueprint = model::blueprint(&plan, &source).map_err(|e| format!("{}: {e}", path.display()))?;
     measuring::read(test, plan.model.task).map_err(|e| format!("{e:#}"))?;
@@ -187,17 +183,20 @@ impl Hub {
     fn started(
         &mut self,
         started: Result<(RunId, bool), String>,
-        test: Vec<PathBuf>,
+        test: Tests,
     ) -> Result<Result<Value, String>, DaemonError> {
         let (run, fresh) = match started {
             Ok(started) => started,
             Err(error) => return Ok(Err(error)),
         };
-        if !test.is_empty()
-            && self.registry.tests(run.as_str()).is_empty()
+        if !test.files.is_empty()
+            && self.registry.tests(run.as_str()).files.is_empty()
             && let Err(error) = self.registry.add_tests(run.as_str(), test)
         {
             return Ok(Err(format!("run {run} is started, but its --test files cannot be remembered: {error}")));
+        }
+        if !self.tests(&run).files.is_empty() {
+            self.coordinator.measures(run.clone());
         }
         self.turn(Vec::new())?;
         let summary = self.coordinator.runs().get(&run).map(|run| run.summary());

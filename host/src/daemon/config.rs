@@ -189,7 +189,9 @@ impl HostConfig {
 
     pub(super) fn broker_config(&self) -> BrokerConfig {
         let EmbeddedSettings { bind, max_clients, max_packet } = self.embedded;
-        BrokerConfig { bind, max_clients, max_packet, ..BrokerConfig::default() }
+        // What devices miss while they are away they are told anew, or ask for.
+        let session_expiry = std::time::Duration::ZERO;
+        BrokerConfig { bind, max_clients, max_packet, session_expiry, ..BrokerConfig::default() }
     }
 }
 

@@ -17,10 +17,29 @@ const GREET_EVERY: u64 = 1_000;
 /// zstd level of small messages.
 const LEVEL: i32 = 3;
 
-/// Holds messages against the fleet's registry.
-pub(super) struct Gate {
+/// Seals what goes out.
+#[derive(Clone)]
+pub(super) struct Sealer {
     topics: Topics,
     key: Arc<SigningKey>,
+}
+
+impl Sealer {
+    pub(super) fn new(topics: Topics, key: Arc<SigningKey>) -> Self {
+        Sealer { topics, key }
+    }
+
+    /// A message as it is published: sealed, save for what clears a topic.
+    pub(super) fn seal(&self, topic: &Topic, frame: Vec<u8>, retain: bool) -> Publication {
+        let topic = self.topics.name(topic);
+        let payload = if frame.is_empty() { frame } else { self.key.seal(&topic, frame) };
+        Publication { topic, payload: payload.into(), retain }
+    }
+}
+
+/// Holds messages against the fleet's registry.
+pub(super) struct Gate {
+    sealer: Sealer,
     devices: Devices,
     /// Whether a device that was not enrolled is never trusted.
     enrolled_only: bool,
@@ -43,21 +62,19 @@ struct Objection {
 pub(super) type Passed = (Option<Input>, Option<Publication>);
 
 impl Gate {
-    pub(super) fn new(topics: Topics, key: Arc<SigningKey>, devices: Devices, enrolled_only: bool) -> Self {
+    pub(super) fn new(sealer: Sealer, devices: Devices, enrolled_only: bool) -> Self {
         let (heard, greeted) = (BTreeMap::new(), BTreeMap::new());
-        Gate { topics, key, devices, enrolled_only, heard, greeted, answers: Damper::default() }
+        Gate { sealer, devices, enrolled_only, heard, greeted, answers: Damper::default() }
     }
 
-    /// A message as it is published: sealed, save for what clears a topic.
+    /// A message as it is published.
     pub(super) fn seal(&self, topic: &Topic, frame: Vec<u8>, retain: bool) -> Publication {
-        let topic = self.topics.name(topic);
-        let payload = if frame.is_empty() { frame } else { self.key.seal(&topic, frame) };
-        Publication { topic, payload: payload.into(), retain }
+        self.sealer.seal(topic, frame, retain)
     }
 
     /// Who the host is, for all who do not know it yet.
     pub(super) fn introduction(&self) -> Option<Publication> {
-        let host = Host { key: self.key.public(), version: env!("CARGO_PKG_VERSION").into() };
+        let host = Host { key: self.sealer.key.public(), version: env!("CARGO_PKG_VERSION").into() };
         self.say(&Topic::Host, host, true)
     }
 
@@ -127,7 +144,7 @@ impl Gate {
         payload: &'a [u8],
         now: u64,
     ) -> Result<Checked<'a>, Objection> {
-        let name = self.topics.name(topic);
+        let name = self.sealer.topics.name(topic);
         let presence = matches!(topic, Topic::Presence(_));
         let forged = |reason: String, answer| Objection { kind: Untrusted::Forged, reason, answer };
         let frame = match self.devices.standing(device) {

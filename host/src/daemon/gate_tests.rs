@@ -14,7 +14,8 @@ fn key(seed: u8) -> SigningKey {
 }
 
 fn gate(devices: &Devices, enrolled_only: bool) -> Gate {
-    Gate::new(Topics::new(&FleetName::new("f").unwrap()), Arc::new(key(1)), devices.clone(), enrolled_only)
+    let sealer = Sealer::new(Topics::new(&FleetName::new("f").unwrap()), Arc::new(key(1)));
+    Gate::new(sealer, devices.clone(), enrolled_only)
 }
 
 fn presence(of: &SigningKey, session: u64, beat: u64) -> Presence {

@@ -15,7 +15,7 @@ use super::enrolment::Asks;
 use super::gate::Gate;
 use super::measuring::{Job, Measuring};
 use super::outbox::Outbox;
-use super::registry::Registry;
+use super::registry::{Registry, Tests};
 use super::scribe::{Adapter, Scribe};
 use super::tell::{Teller, Told};
 use super::view::{self, Quality};
@@ -85,6 +85,7 @@ impl Hub {
     pub(super) async fn run(mut self, mut stop: oneshot::Receiver<()>) -> Result<(), DaemonError> {
         self.load_quality()?;
         self.mend_files()?;
+        self.announce_tests();
         self.turn(Vec::new())?;
         loop {
             let wait = self.wait();
@@ -194,9 +195,10 @@ impl Hub {
                 Effect::Publish { topic, payload, retain } => {
                     self.outbox.push(self.gate.seal(&topic, payload, retain));
                 }
+                Effect::Broadcast(broadcast) => self.outbox.push_all(broadcast),
                 Effect::Event(event) => events.push(event),
                 Effect::Dropped { device, reason } => self.teller.warn(device.as_str(), reason),
-                Effect::RoundEnded { run, round, values } => self.measure(run, round, values),
+                Effect::RoundEnded { run, round } => self.measure(run, round),
             }
         }
         for event in &events {
@@ -208,14 +210,28 @@ impl Hub {
         Ok(())
     }
 
-    fn measure(&self, run: RunId, round: u32, values: Vec<ndarray::ArrayD<f32>>) {
+    fn measure(&self, run: RunId, round: u32) {
         let Some(found) = self.coordinator.runs().get(&run) else { return };
-        let plan = found.plan();
+        if found.to_be_measured() == Some(round) {
+            let (plan, values, tests) = (found.plan().clone(), found.values().to_vec(), self.tests(&run));
+            self.measuring.measure(Job { run, round, plan, tests, values });
+        }
+    }
+
+    /// The files a run is measured on.
+    pub(super) fn tests(&self, run: &RunId) -> Tests {
         let own = self.registry.tests(run.as_str());
-        let files = if own.is_empty() { self.tests.clone() } else { own };
-        let wanted = (round + 1).is_multiple_of(plan.evaluation.every) || round + 1 == plan.rounds;
-        if !files.is_empty() && wanted {
-            self.measuring.measure(Job { run, round, plan: plan.clone(), files, values });
+        match own.files.is_empty() {
+            true => Tests { files: self.tests.clone(), ..own },
+            false => own,
+        }
+    }
+
+    /// Tells the coordinator which of the runs it has taken up are measured here.
+    fn announce_tests(&mut self) {
+        let runs = self.coordinator.runs().keys().filter(|run| !self.tests(run).files.is_empty());
+        for run in runs.cloned().collect::<Vec<_>>() {
+            self.coordinator.measures(run);
         }
     }
 

@@ -1,21 +1,19 @@
 //! Measures global adapters on the host's own examples, on a thread of its own.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use fedtt_edge::batch::EncodedSet;
-use fedtt_edge::data::{Columns, Dataset, ReadOptions};
+use fedtt_edge::data::Dataset;
 use fedtt_edge::local::PlanModel;
-use fedtt_edge::task::TaskKind;
 use fedtt_runtime::{EngineConfig, SessionOptions, select};
 use fedtt_wire::plan::Task;
 use fedtt_wire::{Plan, RunId};
 use ndarray::ArrayD;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::registry::Registry;
+use super::registry::{Registry, Tests};
 use super::tell::Teller;
 use crate::coordinator::Input;
 use crate::record::Measured;
@@ -28,7 +26,7 @@ pub(super) struct Job {
     pub(super) run: RunId,
     pub(super) round: u32,
     pub(super) plan: Plan,
-    pub(super) files: Vec<PathBuf>,
+    pub(super) tests: Tests,
     pub(super) values: Vec<ArrayD<f32>>,
 }
 
@@ -70,14 +68,18 @@ fn work(queue: &Receiver<Job>, registry: &Registry, done: &UnboundedSender<Input
             jobs.insert(job.run.clone(), job);
         }
         for (run, job) in jobs {
-            match measure(&mut loaded, registry, &job) {
-                Ok(measured) => {
-                    let Job { run, round, values, .. } = job;
-                    if done.send(Input::Measured { run, round, values, measured }).is_err() {
-                        return;
-                    }
+            let outcome = measure(&mut loaded, registry, &job);
+            let Job { round, values, .. } = job;
+            let input = match outcome {
+                Ok(measured) => Input::Measured { run, round, values, measured },
+                Err(error) => {
+                    let reason = format!("{error:#}");
+                    teller.warn(run.as_str(), format!("cannot measure round {round}: {reason}"));
+                    Input::Unmeasured { run, round, reason }
                 }
-                Err(error) => teller.warn(run.as_str(), format!("cannot measure round {}: {error:#}", job.round)),
+            };
+            if done.send(input).is_err() {
+                return;
             }
         }
     }
@@ -88,7 +90,7 @@ fn measure(loaded: &mut BTreeMap<RunId, Loaded>, registry: &Registry, job: &Job)
         let source = registry.source(&job.plan.model.bundle)?;
         let engine = select(&EngineConfig::default())?;
         let model = PlanModel::load(&job.plan, &source, engine.as_ref(), &SessionOptions::default())?;
-        let examples = model.encode(&read(&job.files, job.plan.model.task)?)?;
+        let examples = model.encode(&read(&job.tests, job.plan.model.task)?)?;
         if loaded.len() >= LOADED {
             loaded.clear();
         }
@@ -101,17 +103,10 @@ fn measure(loaded: &mut BTreeMap<RunId, Loaded>, registry: &Registry, job: &Job)
 }
 
 /// All examples of some files.
-pub(crate) fn read(files: &[PathBuf], task: Task) -> anyhow::Result<Dataset> {
-    let task = match task {
-        Task::Classify => TaskKind::Classify,
-        Task::Regress => TaskKind::Regress,
-        Task::Lm => TaskKind::Lm,
-    };
-    let labelled = task != TaskKind::Lm;
-    let columns = Columns::default();
-    let options = ReadOptions { format: None, encoding: None, header: None, columns, labelled, task };
+pub(crate) fn read(tests: &Tests, task: Task) -> anyhow::Result<Dataset> {
+    let options = tests.reading.options(task);
     let mut all = Dataset { name: String::new(), examples: Vec::new() };
-    for file in files {
+    for file in &tests.files {
         let data = Dataset::read(file, &options)?;
         all.name = if all.name.is_empty() { data.name } else { format!("{}, {}", all.name, data.name) };
         all.examples.extend(data.examples);

@@ -43,7 +43,7 @@ use crate::store::{Store, StoreError};
 use crate::web;
 use crate::web::snapshot::{Broker, Snapshot};
 use answer::Desk;
-use gate::Gate;
+use gate::{Gate, Sealer};
 use hub::{Hub, HubState};
 use measuring::Measuring;
 use outbox::Outbox;
@@ -53,6 +53,9 @@ use tell::Teller;
 
 /// Largest packet: the largest chunk a plan may ask for.
 const MAX_PACKET: usize = 72 << 20;
+
+/// Bytes of messages that may wait before the link is left unread: devices, and what they send, wait in the broker.
+const WAITING: usize = 8 << 20;
 
 /// Why a host stopped, or did not start.
 #[derive(Debug, thiserror::Error)]
@@ -142,9 +145,10 @@ pub async fn serve(config: HostConfig, shutdown: impl Future<Output = ()>, tell:
         (None, None) => return Err(DaemonError::Loop("has no broker")),
     };
     let (link, inbox) = connect(&config, &fleet, url.clone()).await?;
+    let sealer = Sealer::new(Topics::new(&fleet), host_key.clone());
     let (outbox, publishing) = {
         let teller = teller.clone();
-        Outbox::new(link.clone(), move |error| teller.warn("broker", error.to_string()))
+        Outbox::new(link.clone(), sealer.clone(), move |error| teller.warn("broker", error))
     };
 
     link.subscribe(Topics::new(&fleet).enrolment_filter()).await?;
@@ -159,7 +163,7 @@ pub async fn serve(config: HostConfig, shutdown: impl Future<Output = ()>, tell:
         topics: Topics::new(&fleet),
         fleet: fleet.to_string(),
         broker: Broker { address: url.to_string(), embedded: broker.is_some(), connected: false },
-        gate: Gate::new(Topics::new(&fleet), host_key.clone(), devices.clone(), config.enrolled_only(&url)),
+        gate: Gate::new(sealer, devices.clone(), config.enrolled_only(&url)),
         inbox,
         asks: asked,
         enrolment,
@@ -232,6 +236,7 @@ async fn connect(
     let link = LinkConfig {
         tls: config.tls_files(),
         max_packet: MAX_PACKET,
+        incoming_bytes: WAITING,
         retry: config.retry(),
         ..LinkConfig::new(url, format!("fedtt-host-{fleet}"))
     };

@@ -7,32 +7,62 @@ use fedtt_link::{Link, LinkError, Publication};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::gate::Sealer;
+use crate::run::Broadcast;
+
 /// Bytes that may wait before no more messages are taken in.
 const FULL: usize = 64 << 20;
 
+/// What waits.
+enum Outgoing {
+    One(Publication),
+    /// Made into messages as the link takes them.
+    Many(Broadcast),
+}
+
 /// Publications on their way to the link, in their order.
 pub(super) struct Outbox {
-    queue: mpsc::UnboundedSender<Publication>,
+    queue: mpsc::UnboundedSender<Outgoing>,
     waiting: Arc<AtomicUsize>,
     connected: bool,
 }
 
-fn size(publication: &Publication) -> usize {
-    publication.topic.len() + publication.payload.len() + 64
+impl Outgoing {
+    fn size(&self) -> usize {
+        match self {
+            Outgoing::One(publication) => publication.topic.len() + publication.payload.len() + 64,
+            Outgoing::Many(broadcast) => broadcast.bytes(),
+        }
+    }
 }
 
 impl Outbox {
     /// An outbox for `link`; `fail` is told what could not be published. The task ends when the outbox is dropped and
     /// everything is handed over.
-    pub(super) fn new(link: Link, fail: impl Fn(LinkError) + Send + 'static) -> (Self, JoinHandle<()>) {
-        let (queue, mut publications) = mpsc::unbounded_channel::<Publication>();
+    pub(super) fn new(
+        link: Link,
+        sealer: Sealer,
+        fail: impl Fn(String) + Send + Sync + 'static,
+    ) -> (Self, JoinHandle<()>) {
+        let (queue, mut outgoing) = mpsc::unbounded_channel::<Outgoing>();
         let waiting = Arc::new(AtomicUsize::new(0));
         let counter = waiting.clone();
+        let publish = async move |publication| {
+            if let Err(error) = link.publish(publication).await {
+                fail(LinkError::to_string(&error));
+            }
+        };
         let task = tokio::spawn(async move {
-            while let Some(publication) = publications.recv().await {
-                let bytes = size(&publication);
-                if let Err(error) = link.publish(publication).await {
-                    fail(error);
+            while let Some(next) = outgoing.recv().await {
+                let bytes = next.size();
+                match next {
+                    Outgoing::One(publication) => publish(publication).await,
+                    Outgoing::Many(broadcast) => {
+                        // A chunk of plain values always has a CBOR form.
+                        for (topic, frame) in broadcast.messages().flatten() {
+                            publish(sealer.seal(&topic, frame, true)).await;
+                        }
+                    }
                 }
                 counter.fetch_sub(bytes, Ordering::AcqRel);
             }
@@ -50,9 +80,19 @@ impl Outbox {
         if !self.connected && !publication.payload.is_empty() {
             return;
         }
-        self.waiting.fetch_add(size(&publication), Ordering::AcqRel);
+        self.put(Outgoing::One(publication));
+    }
+
+    pub(super) fn push_all(&self, broadcast: Broadcast) {
+        if self.connected {
+            self.put(Outgoing::Many(broadcast));
+        }
+    }
+
+    fn put(&self, outgoing: Outgoing) {
+        self.waiting.fetch_add(outgoing.size(), Ordering::AcqRel);
         // An error: the task is gone, and with it the link.
-        let _ = self.queue.send(publication);
+        let _ = self.queue.send(outgoing);
     }
 
     /// Whether more may be taken in.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use fedtt_edge::source::{Source, SourceError};
 use serde::{Deserialize, Serialize};
 
+use crate::examples::Reading;
 use crate::files::write_atomically;
 
 /// Why a bundle is not at hand.
@@ -50,6 +51,16 @@ struct Known {
     bundles: BTreeMap<String, Option<PathBuf>>,
     /// Run to the files it is measured on.
     tests: BTreeMap<String, Vec<PathBuf>>,
+    /// Run to how they are read.
+    #[serde(default)]
+    readings: BTreeMap<String, Reading>,
+}
+
+/// Files a run is measured on.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tests {
+    pub(crate) files: Vec<PathBuf>,
+    pub(crate) reading: Reading,
 }
 
 #[derive(Debug, Default)]
@@ -96,14 +107,21 @@ impl Registry {
     }
 
     /// Remembers the files a run is measured on.
-    pub(crate) fn add_tests(&self, run: &str, files: Vec<PathBuf>) -> Result<(), RegistryError> {
-        self.change(|contents| drop(contents.known.tests.insert(run.to_string(), files)))
+    pub(crate) fn add_tests(&self, run: &str, tests: Tests) -> Result<(), RegistryError> {
+        self.change(|contents| {
+            contents.known.tests.insert(run.to_string(), tests.files);
+            contents.known.readings.insert(run.to_string(), tests.reading);
+        })
     }
 
     /// The files a run is measured on.
-    pub(crate) fn tests(&self, run: &str) -> Vec<PathBuf> {
+    pub(crate) fn tests(&self, run: &str) -> Tests {
         let contents = self.contents.lock().unwrap_or_else(PoisonError::into_inner);
-        contents.known.tests.get(run).cloned().unwrap_or_default()
+        let known = &contents.known;
+        Tests {
+            files: known.tests.get(run).cloned().unwrap_or_default(),
+            reading: known.readings.get(run).cloned().unwrap_or_default(),
+        }
     }
 
     /// Where a bundle is; no folder means the embedded encoder.

@@ -219,15 +219,15 @@ async fn one(
     let unwritten = |e: toml::ser::Error| DemoError::Plan { name: method.name.clone(), reason: e.to_string() };
     let plan = toml::to_string(&plan).map_err(unwritten)?;
     let path = demo.state.join(format!("{}.toml", method.name));
-    let request = Request::Start { plan, path, token: None, test: demo.test.clone() };
+    let request =
+        Request::Start { plan, path, token: None, test: demo.test.clone(), reading: Default::default() };
     let state = demo.state.join("host");
     let asked = tokio::task::spawn_blocking(move || Client::connect(&state)?.ask(request)).await;
     let answer = asked.map_err(|_| DemoError::Name("asking the host failed".into()))??;
     let run = answer["run"].as_str().unwrap_or_default().to_string();
     let unfinished = |reason: String| DemoError::Unfinished { name: method.name.clone(), reason };
     let mut finished = false;
-    let mut measured = demo.test.is_empty();
-    while !(finished && measured) {
+    while !finished {
         let Some(event) = events.recv().await else { return Err(unfinished("the host stopped".into())) };
         if event.run != run {
             continue;
@@ -238,8 +238,6 @@ async fn one(
             What::Status { status: Status::Paused | Status::Stopped, reason } => {
                 return Err(unfinished(reason.clone().unwrap_or_else(|| "it was stopped".into())));
             }
-            // Of the adapter the last round ended with.
-            What::Measured { .. } if event.round >= method.plan.rounds => measured = true,
             _ => {}
         }
     }

@@ -1,16 +1,17 @@
 //! The end of a round: from its updates to the next global state.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
-use fedtt_wire::Message;
-use fedtt_wire::message::Update;
+use fedtt_wire::{Message, chunk};
+use ndarray::ArrayD;
 
-use super::global::{at, pack};
+use super::global::at;
 use super::selecting::Selecting;
-use super::{Effect, Phase, Run, RunError, What};
-use crate::aggregate::{AggregateError, AggregationReport, Contribution as Change, Contributions, Visit, aggregate};
+use super::{Phase, Run, RunError, What};
+use crate::aggregate::{AggregateError, AggregationReport, Contributions, Contributor, aggregate};
 use crate::record::{Contribution, Measured, RoundRecord, Status, Traffic};
-use crate::store::{Changes, Part};
+use crate::store::{Changes, Kept, Tensors};
 
 /// Milliseconds before a failed round is begun again, times the attempts before.
 const PAUSE_BETWEEN_ATTEMPTS: u64 = 5_000;
@@ -23,36 +24,27 @@ struct Stored<'a> {
     run: &'a Run,
     store: &'a Changes,
     trained: &'a [u32],
+    updates: &'a [(String, Kept)],
 }
 
 impl Contributions for Stored<'_> {
-    fn each(&self, visit: &mut Visit<'_>) -> Result<(), AggregateError> {
-        let broken = |client: &str, source: Box<dyn std::error::Error + Send + Sync>| AggregateError::Source {
-            client: client.to_string(),
-            source,
+    fn contributors(&self) -> Result<Vec<Contributor>, AggregateError> {
+        let contributor = |(client, kept): &(String, Kept)| Contributor {
+            client: client.clone(),
+            examples: kept.update.examples,
+            survey: kept.survey.clone(),
         };
-        let mut outcome = Ok(());
-        let walked = self.store.each_update::<RunError>(&self.run.id, self.run.record.round, &mut |client, bytes| {
-            if outcome.is_err() {
-                return Ok(());
-            }
-            let update = decode(self.run, bytes)?;
-            let change = self.run.change_of(&update, self.trained)?;
-            outcome = visit(Change { client: client.to_string(), examples: update.examples, change });
-            Ok(())
-        });
-        walked.map_err(|e| broken("", Box::new(e)))?;
-        outcome
+        Ok(self.updates.iter().map(contributor).collect())
     }
-}
 
-fn decode(run: &Run, bytes: &[u8]) -> Result<Update, RunError> {
-    match Message::decode(bytes, run.layout.limit())? {
-        Message::Update(update) => Ok(update),
-        other => {
-            let reason = format!("a stored update is a {}", other.what());
-            Err(fedtt_wire::WireError::Body { what: "update", reason }.into())
-        }
+    fn change(&self, contributor: usize, parameters: Range<usize>) -> Result<Vec<ArrayD<f32>>, AggregateError> {
+        let Some((client, kept)) = self.updates.get(contributor) else { return Ok(Vec::new()) };
+        let change = || -> Result<Vec<ArrayD<f32>>, RunError> {
+            let tensors = self.store.update_tensors(client, kept, parameters.clone())?;
+            let places = &self.trained[parameters.clone()];
+            Ok(tensors.iter().zip(places).map(|(t, &place)| self.run.change_of(t, place)).collect::<Result<_, _>>()?)
+        };
+        change().map_err(|source| AggregateError::Source { client: client.clone(), source: Box::new(source) })
     }
 }
 
@@ -86,7 +78,7 @@ impl Run {
         self.dirty = true;
         if self.is_measuring() {
             // The last measurement is worth waiting for, not failing for.
-            self.end(now, Status::Finished, Some(format!("the last adapter could not be measured: {reason}")));
+            self.finished(now, Some(format!("the last adapter could not be measured: {reason}")));
             return;
         }
         let not_before = now + PAUSE_BETWEEN_ATTEMPTS * u64::from(attempt);
@@ -104,10 +96,11 @@ impl Run {
         let Phase::Collecting(collecting) = &self.record.phase else { return Ok(()) };
         let mut record = collecting.record.clone();
         record.seconds = now.saturating_sub(record.began) as f64 / 1000.0;
-        self.gather(&mut record, store)?;
+        let updates = store.updates(&self.id, self.record.round)?;
+        self.gather(&mut record, &updates);
         let measuring = self.is_measuring();
         self.note_measurement(&record, store)?;
-        if !measuring && let Err(error) = self.aggregate(&mut record, store) {
+        if !measuring && let Err(error) = self.aggregate(&mut record, &updates, store) {
             return self.no_aggregate(now, error, record, store);
         }
         store.put_record(&self.id, &record)?;
@@ -124,12 +117,11 @@ impl Run {
         self.record.counted = std::mem::take(&mut self.accepted).into_iter().collect();
         self.dirty = true;
         if measuring {
-            self.end(now, Status::Finished, None);
+            self.finished(now, None);
             return Ok(());
         }
         summary_after_round(self, &record);
-        let (run, round, values) = (self.id.clone(), self.record.round, self.global.values.clone());
-        self.effects.push(Effect::RoundEnded { run, round, values });
+        self.measure_after(record.round);
         self.record.round += 1;
         self.progress.clear();
         self.next(now);
@@ -162,20 +154,14 @@ impl Run {
     }
 
     /// What each update says of its making.
-    fn gather(&mut self, record: &mut RoundRecord, store: &Changes) -> Result<(), RunError> {
-        let mut said = Vec::new();
-        store.each_update::<RunError>(&self.id, self.record.round, &mut |device, bytes| {
-            let update = decode(self, bytes)?;
-            said.push((device.to_string(), bytes.len() as u64, Update { tensors: Vec::new(), ..update }));
-            Ok(())
-        })?;
+    fn gather(&mut self, record: &mut RoundRecord, updates: &[(String, Kept)]) {
         record.contributions.clear();
         let (mut examples, mut loss, mut value) = (0u64, 0.0, 0.0);
         let mut metric = String::new();
-        for (device, payload, update) in said {
+        for (device, Kept { update, payload, .. }) in updates {
             // A device counts its bytes up to an update, not those of the update itself.
             let chunks = payload.div_ceil(self.record.plan.wire.chunk as u64).max(1);
-            let own = payload + chunks * (CHUNK_OVERHEAD + device.len() as u64);
+            let own = *payload + chunks * (CHUNK_OVERHEAD + device.len() as u64);
             let now = Traffic { up: update.sent + own, down: update.received };
             let before = self.record.counters.insert(device.clone(), now).unwrap_or_default();
             // A counter below the last one began anew with the device's program.
@@ -196,15 +182,14 @@ impl Run {
                 joules: update.joules,
                 tokens: update.tokens,
                 traffic,
-                payload,
-                measured: update.measured,
+                payload: *payload,
+                measured: update.measured.clone(),
                 ..Contribution::default()
             };
-            record.contributions.insert(device, contribution);
+            record.contributions.insert(device.clone(), contribution);
         }
         let n = examples as f64;
         record.before = (examples > 0).then(|| Measured { examples, loss: loss / n, metric, value: value / n });
-        Ok(())
     }
 
     /// Keeps the adapter the round began with if it is the best so far.
@@ -227,18 +212,25 @@ impl Run {
         if measured.loss.is_finite() && best.is_none_or(|(_, best)| measured.loss < best.loss) {
             self.record.summary.best = Some((round, measured.clone()));
             self.record.stale = 0;
-            store.put(Part::Best, &self.id, &pack(values.as_deref().unwrap_or(&self.global.values)))?;
+            for (index, values) in (0u32..).zip(values.as_deref().unwrap_or(&self.global.values)) {
+                store.put_tensor(&self.id, Tensors::Best, index, Some(values))?;
+            }
         } else {
             self.record.stale += 1;
         }
         Ok(())
     }
 
-    fn aggregate(&mut self, record: &mut RoundRecord, store: &Changes) -> Result<(), RunError> {
+    fn aggregate(
+        &mut self,
+        record: &mut RoundRecord,
+        updates: &[(String, Kept)],
+        store: &Changes,
+    ) -> Result<(), RunError> {
         let trained = self.trained();
         let parameters = at(&self.parameters, &trained);
         let plan = self.record.plan.aggregation.clone();
-        let contributions = Stored { run: self, store, trained: &trained };
+        let contributions = Stored { run: self, store, trained: &trained, updates };
         let aggregated = aggregate(&plan, &parameters, &self.global.of(&trained), &contributions)?;
         let round = self.record.round;
         self.global.drift.record(u64::from(round), &parameters, &aggregated.report);
@@ -247,12 +239,14 @@ impl Run {
         let change = self.global.server.apply(&plan.server, &parameters, aggregated.change);
         let before = self.global.digest();
         let wire = &self.record.plan.wire;
-        let tensors = self.global.advance(&self.id, &trained, &change, wire.downlink)?;
+        record.norm = change.iter().flatten().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+        let tensors = self.global.advance(&self.id, &trained, change, wire.downlink)?;
         let payload = Message::from(tensors).encode(wire.level)?;
         record.published = payload.len() as u64;
-        record.norm = change.iter().flatten().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
-        self.record.change = Some((before, payload.into()));
-        store.put(Part::Global, &self.id, &self.global.stored())?;
+        self.record.change = Some((before, chunk::parcel(&payload, wire.chunk)));
+        store.put_change(&self.id, &payload)?;
+        self.change = Some(payload);
+        self.global.store(&self.id, &trained, store)?;
         self.record.summary.updates += aggregated.report.clients.len() as u64;
         Ok(())
     }

@@ -1,12 +1,14 @@
 //! Taking a cohort's updates in.
 
-use fedtt_wire::message::{Outcome, Refusal, Update, Verdict};
+use fedtt_wire::message::{Outcome, Parcel, Refusal, Update, Verdict};
 use fedtt_wire::plan::CollectionPlan;
-use fedtt_wire::{DeviceName, Digest, Topic};
+use fedtt_wire::tensor::EncodedTensor;
+use fedtt_wire::{DeviceName, Digest, Topic, WireError};
 use ndarray::ArrayD;
 use serde::{Deserialize, Serialize};
 
 use super::{Phase, Run, RunError, What};
+use crate::aggregate::Survey;
 use crate::record::RoundRecord;
 use crate::store::Changes;
 
@@ -49,26 +51,26 @@ enum Fault {
 }
 
 impl Run {
-    /// An update came in.
+    /// An update came in, as the payload of a parcel.
     ///
     /// # Errors
     /// A fault of the host.
     pub fn updated(
         &mut self,
         device: &DeviceName,
-        update: &Update,
-        bytes: &[u8],
+        update: Update,
+        parcel: &Parcel,
         now: u64,
         store: &Changes,
     ) -> Result<(), RunError> {
-        let digest = Digest::of(bytes);
+        let (round, digest) = (update.round, parcel.digest);
         if update.device == *device
-            && let Some(outcome) = self.settled(device, update.round)
+            && let Some(outcome) = self.settled(device, round)
         {
-            return self.settle(device, update.round, digest, outcome, now, store);
+            return self.settle(device, round, digest, outcome, now, store);
         }
-        match self.check(device, update) {
-            Ok(()) => {}
+        match self.check(device, &update) {
+            Ok(survey) => store.put_update(device, update, parcel.size, survey)?,
             Err(fault) => {
                 let (kind, reason) = match fault {
                     Fault::Foreign(reason) => ("foreign", reason),
@@ -76,15 +78,14 @@ impl Run {
                     Fault::Outlying(reason) => ("outlying", reason),
                 };
                 self.refused(now, device, kind, reason.clone());
-                return self.answer(device, update.round, digest, Outcome::Rejected(reason));
+                return self.answer(device, round, digest, Outcome::Rejected(reason));
             }
         }
-        store.put_update(&self.id, update.round, device, bytes)?;
         self.accepted.insert(device.clone());
         self.progress.remove(device.as_str());
         let (received, expected) = (self.accepted.len(), self.expected());
         self.say(now, What::Accepted { device: device.to_string(), received, expected });
-        self.answer(device, update.round, digest, Outcome::Accepted)
+        self.answer(device, round, digest, Outcome::Accepted)
     }
 
     /// Answers an update, or part of one, of which [`Run::settled`] knows the outcome.
@@ -186,7 +187,7 @@ impl Run {
         }
     }
 
-    fn check(&self, device: &DeviceName, update: &Update) -> Result<(), Fault> {
+    fn check(&self, device: &DeviceName, update: &Update) -> Result<Survey, Fault> {
         if update.device != *device {
             return Err(Fault::Foreign(format!("made in the name of `{}`", update.device)));
         }
@@ -202,20 +203,39 @@ impl Run {
         if !self.is_measuring() && !(1..=MOST_EXAMPLES).contains(&update.examples) {
             return Err(Fault::Malformed(format!("trained on {} examples", update.examples)));
         }
-        let trained = self.trained();
-        let values = update.values(&self.layout, &trained).map_err(|e| match e {
-            fedtt_wire::WireError::Tensor { .. } if e.to_string().contains("not a number") => {
-                Fault::Outlying(e.to_string())
-            }
+        let survey = self.survey(update).map_err(|e| match e {
+            WireError::Tensor { .. } if e.to_string().contains("not a number") => Fault::Outlying(e.to_string()),
             _ => Fault::Malformed(e.to_string()),
         })?;
-        drop(values);
         let plain = [update.loss, update.seconds, update.joules.unwrap_or(0.0)];
         let measured = update.measured.iter().flat_map(|m| [m.loss, m.value]);
         if !plain.into_iter().chain(measured).all(f64::is_finite) {
             return Err(Fault::Outlying("a loss or a measurement is infinite or not a number".into()));
         }
-        Ok(())
+        Ok(survey)
+    }
+
+    /// What the values of an update amount to, tensor by tensor.
+    fn survey(&self, update: &Update) -> Result<Survey, WireError> {
+        let trained = self.trained();
+        if update.tensors.len() != trained.len() {
+            return Err(WireError::Count { expected: trained.len(), found: update.tensors.len() });
+        }
+        let mut survey = Survey::default();
+        for (tensor, &place) in update.tensors.iter().zip(&trained) {
+            survey.add(&self.change_of(tensor, place)?);
+        }
+        Ok(survey)
+    }
+
+    /// The change a tensor of an update makes to the values at `place`.
+    pub(super) fn change_of(&self, tensor: &EncodedTensor, place: u32) -> Result<ArrayD<f32>, WireError> {
+        let entry = &self.layout.0[place as usize];
+        let mut values = tensor.decode(&entry.name, &entry.shape)?;
+        if !self.record.plan.wire.uplink.delta {
+            values -= &self.global.values[place as usize];
+        }
+        Ok(values)
     }
 
     fn count(&mut self, add: impl FnOnce(&mut crate::record::Refused)) {
@@ -242,20 +262,5 @@ impl Run {
     ) -> Result<(), RunError> {
         let verdict = Verdict { run: self.id.clone(), round, update, outcome };
         Ok(self.publish(Topic::Down(device.clone()), verdict, false)?)
-    }
-
-    /// The change an update makes to the values at `trained`.
-    pub(super) fn change_of(
-        &self,
-        update: &Update,
-        trained: &[u32],
-    ) -> Result<Vec<ArrayD<f32>>, fedtt_wire::WireError> {
-        let mut values = update.values(&self.layout, trained)?;
-        if !self.record.plan.wire.uplink.delta {
-            for (value, &place) in values.iter_mut().zip(trained) {
-                *value -= &self.global.values[place as usize];
-            }
-        }
-        Ok(values)
     }
 }

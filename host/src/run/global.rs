@@ -4,12 +4,12 @@ use fedtt_tt::Parameter;
 use fedtt_wire::message::Tensors;
 use fedtt_wire::plan::Encoding;
 use fedtt_wire::tensor::EncodedTensor;
-use fedtt_wire::tensor::packed::Packed;
 use fedtt_wire::{Digest, Layout, RunId, WireError};
 use ndarray::ArrayD;
 use serde::{Deserialize, Serialize};
 
 use crate::aggregate::{DriftHistory, ServerState};
+use crate::store::{Changes, Part, StoreError, Tensors as Stored};
 
 /// The global state.
 #[derive(Clone, Debug)]
@@ -18,67 +18,52 @@ pub(crate) struct Global {
     pub(crate) values: Vec<ArrayD<f32>>,
     /// Of the values; many messages name it.
     digest: Digest,
-    /// What encoding the changes lost so far; part of the next change.
-    carry: Vec<ArrayD<f32>>,
+    /// What encoding the changes lost so far; part of the next change. None where nothing was lost.
+    carry: Vec<Option<ArrayD<f32>>>,
     pub(crate) server: ServerState,
     pub(crate) drift: DriftHistory,
 }
 
-/// As it is stored.
+/// What is stored beside tensors.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct Stored {
-    values: Packed,
-    carry: Packed,
+struct Server {
     server: ServerState,
     drift: DriftHistory,
 }
 
-/// Values as they are stored.
-pub(crate) fn pack(values: &[ArrayD<f32>]) -> Packed {
-    Packed(values.iter().map(|v| EncodedTensor::encode(v.view(), Encoding::F32, Some(false))).collect())
-}
-
-/// Stored values of the layout's tensors.
-pub(crate) fn unpack(Packed(tensors): &Packed, layout: &Layout) -> Result<Vec<ArrayD<f32>>, WireError> {
-    if tensors.len() != layout.0.len() {
-        return Err(WireError::Count { expected: layout.0.len(), found: tensors.len() });
-    }
-    tensors.iter().zip(&layout.0).map(|(tensor, entry)| tensor.decode(&entry.name, &entry.shape)).collect()
-}
-
 impl Global {
-    pub(crate) fn new(values: Vec<ArrayD<f32>>, layout: &Layout) -> Self {
+    pub(crate) fn new(values: Vec<ArrayD<f32>>) -> Self {
         let digest = Digest::of_values(&values);
-        Global { values, digest, carry: layout.zeros(), server: ServerState::default(), drift: DriftHistory::default() }
+        let carry = vec![None; values.len()];
+        Global { values, digest, carry, server: ServerState::default(), drift: DriftHistory::default() }
     }
 
     pub(crate) fn digest(&self) -> Digest {
         self.digest
     }
 
-    pub(crate) fn stored(&self) -> Stored {
-        Stored {
-            values: pack(&self.values),
-            carry: pack(&self.carry),
-            server: self.server.clone(),
-            drift: self.drift.clone(),
+    /// Stores what changed with the values at `places`.
+    pub(crate) fn store(&self, run: &RunId, places: &[u32], store: &Changes) -> Result<(), StoreError> {
+        for &place in places {
+            let (value, carry) = (&self.values[place as usize], &self.carry[place as usize]);
+            store.put_tensor(run, Stored::Global, place, Some(value))?;
+            store.put_tensor(run, Stored::Carry, place, carry.as_ref())?;
         }
+        store.put(Part::Server, run, &Server { server: self.server.clone(), drift: self.drift.clone() })
     }
 
-    pub(crate) fn restored(stored: Stored, layout: &Layout) -> Result<Self, WireError> {
-        let values = unpack(&stored.values, layout)?;
-        Ok(Global {
-            digest: Digest::of_values(&values),
-            values,
-            carry: unpack(&stored.carry, layout)?,
-            server: stored.server,
-            drift: stored.drift,
-        })
+    pub(crate) fn restored(run: &RunId, layout: &Layout, store: &Changes) -> Result<Option<Self>, StoreError> {
+        let Some(Server { server, drift }) = store.get(Part::Server, run)? else { return Ok(None) };
+        let Some(values) = store.tensors(run, Stored::Global, layout)? else { return Ok(None) };
+        let entries = (0u32..).zip(&layout.0);
+        let carry = entries.map(|(place, entry)| store.tensor(run, Stored::Carry, place, entry));
+        let carry = carry.collect::<Result<_, _>>()?;
+        Ok(Some(Global { digest: Digest::of_values(&values), values, carry, server, drift }))
     }
 
     /// The values of some parameters.
-    pub(crate) fn of(&self, places: &[u32]) -> Vec<ArrayD<f32>> {
-        places.iter().map(|&place| self.values[place as usize].clone()).collect()
+    pub(crate) fn of(&self, places: &[u32]) -> Vec<&ArrayD<f32>> {
+        places.iter().map(|&place| &self.values[place as usize]).collect()
     }
 
     /// Moves the values at `places` by `change`, as exactly as `encoding` can say it, and returns what devices are told.
@@ -87,17 +72,23 @@ impl Global {
         &mut self,
         run: &RunId,
         places: &[u32],
-        change: &[ArrayD<f32>],
+        change: Vec<ArrayD<f32>>,
         encoding: Encoding,
     ) -> Result<Tensors, WireError> {
         let mut tensors = Vec::with_capacity(places.len());
         for (&place, change) in places.iter().zip(change) {
             let (values, carry) = (&mut self.values[place as usize], &mut self.carry[place as usize]);
-            let wanted = &*carry + change;
+            let mut wanted = change;
+            match carry.take() {
+                Some(carry) => wanted += &carry,
+                // Not without effect: of a negative zero it makes the other one.
+                None => wanted += 0.0,
+            }
             let encoded = EncodedTensor::encode(wanted.view(), encoding, None);
             let said = encoded.decode("", values.shape())?;
             *values += &said;
-            *carry = wanted - said;
+            wanted -= &said;
+            *carry = wanted.iter().any(|x| *x != 0.0).then_some(wanted);
             tensors.push(encoded);
         }
         self.digest = Digest::of_values(&self.values);

@@ -1,7 +1,7 @@
 //! A run's rounds, without I/O: time, messages and commands come in, messages and events go out.
 //!
 //! `selecting` waits for devices and picks the cohort, `collecting` takes its updates in, `closing` makes the next
-//! global state of them; `resting` is everything in which no round goes on; `publishing` is how all of them speak. What
+//! global state of them, which `measuring` has measured; `resting` is everything in which no round goes on; `publishing` is how all of them speak. What
 //! changes is written to the store's changes before anything is said about it, and the caller commits them before it
 //! says it.
 
@@ -9,6 +9,7 @@ mod closing;
 mod collecting;
 mod event;
 mod global;
+mod measuring;
 mod publishing;
 mod resting;
 mod selecting;
@@ -18,8 +19,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use fedtt_tt::{Parameter, TrainMask};
-use fedtt_wire::message::{Need, Outcome, Progress};
-use fedtt_wire::tensor::packed::Packed;
+use fedtt_wire::message::{Need, Outcome, Parcel, Progress};
 use fedtt_wire::{DeviceName, Digest, Layout, Plan, RunId, Topic, WireError, layout};
 use ndarray::ArrayD;
 use serde::{Deserialize, Serialize};
@@ -27,13 +27,14 @@ use serde::{Deserialize, Serialize};
 use crate::aggregate::AggregateError;
 use crate::aggregate::mask;
 use crate::record::{Refused, RoundRecord, RunSummary, Status, Traffic};
-use crate::store::{Changes, Part, StoreError};
+use crate::store::{Changes, Part, StoreError, Tensors};
 
 pub use event::{RunEvent, What};
 pub use global::Blueprint;
+pub use publishing::Broadcast;
 pub use resting::{Command, CommandError};
 
-use global::{Global, Stored, unpack};
+use global::Global;
 
 /// Milliseconds after a run's end in which a restored host clears what it retained again: it may have been killed before it
 /// could.
@@ -68,6 +69,8 @@ pub enum Effect {
         /// Whether the broker keeps it for those who come later.
         retain: bool,
     },
+    /// Many messages that the broker keeps.
+    Broadcast(Broadcast),
     /// Something happened.
     Event(RunEvent),
     /// A message that belongs to no run was dropped.
@@ -77,14 +80,12 @@ pub enum Effect {
         /// Why.
         reason: String,
     },
-    /// A round ended with these values; whoever has examples may measure them.
+    /// A round ended with the values the run has now; whoever has examples may measure them.
     RoundEnded {
         /// The run.
         run: RunId,
         /// The round.
         round: u32,
-        /// The global values.
-        values: Vec<ArrayD<f32>>,
     },
 }
 
@@ -114,13 +115,16 @@ struct Record {
     /// Evaluations since the best.
     stale: u32,
     counted: Vec<DeviceName>,
-    change: Option<(Digest, serde_bytes::ByteBuf)>,
+    /// The state before the last change, and the change's payload, which the store has.
+    change: Option<(Digest, Parcel)>,
     /// The devices' traffic counters when they last reported.
     counters: BTreeMap<String, Traffic>,
     /// Most chunks a retained payload ever had: so many topics are to be cleared in the end.
     chunks: u32,
     /// Number of the last manifest.
     issued: u64,
+    /// The round whose adapter the host measures.
+    to_be_measured: Option<u32>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -128,6 +132,8 @@ enum Phase {
     Selecting(selecting::Selecting),
     Collecting(collecting::Collecting),
     Resting,
+    /// All rounds are done, and the host measures the last adapter; why the run ends, where that needs saying.
+    Measuring(Option<String>),
 }
 
 /// A round that goes on.
@@ -150,10 +156,16 @@ pub struct Run {
     global: Global,
     /// Devices whose updates of this round are stored.
     accepted: BTreeSet<DeviceName>,
+    /// The payload of a change that is yet to be published.
+    change: Option<Vec<u8>>,
     /// The state that is published as a whole, and since when.
     published: Option<(Digest, u64)>,
     progress: BTreeMap<String, Progress>,
     said_waiting: Option<(usize, usize)>,
+    /// Whether the host has examples to measure adapters on.
+    measured_here: bool,
+    /// The round whose adapter it was asked to measure.
+    measure_asked: Option<u32>,
     effects: Vec<Effect>,
     dirty: bool,
 }
@@ -198,10 +210,12 @@ impl Run {
             counters: BTreeMap::new(),
             chunks: 0,
             issued: 0,
+            to_be_measured: None,
         };
-        let global = Global::new(values, &layout);
+        let global = Global::new(values);
         let mut run = Run::of(id, record, parameters, layout, global);
-        store.put(Part::Global, &run.id, &run.global.stored())?;
+        let all: Vec<u32> = (0u32..).zip(&run.layout.0).map(|(place, _)| place).collect();
+        run.global.store(&run.id, &all, store)?;
         run.dirty = true;
         run.say(now, What::Started);
         run.announce()?;
@@ -215,23 +229,17 @@ impl Run {
     /// When the store fails or holds something else.
     pub fn restore(id: RunId, now: u64, store: &Changes) -> Result<Option<Self>, RunError> {
         let Some(record) = store.get::<Record>(Part::Run, &id)? else { return Ok(None) };
-        let Some(stored) = store.get::<Stored>(Part::Global, &id)? else { return Ok(None) };
         let set = record.blueprint.adapters(&record.plan)?;
         let parameters = set.parameters();
         let layout = Layout::of(&parameters);
-        let global = Global::restored(stored, &layout)?;
+        let Some(global) = Global::restored(&id, &layout, store)? else { return Ok(None) };
         let mut run = Run::of(id, record, parameters, layout, global);
-        let round = run.record.round;
-        let mut accepted = Vec::new();
-        store.each_update::<RunError>(&run.id, round, &mut |device, _| {
-            accepted.extend(DeviceName::new(device).ok());
-            Ok(())
-        })?;
-        run.accepted.extend(accepted);
+        let updates = store.updates(&run.id, run.record.round)?;
+        run.accepted.extend(updates.into_iter().map(|(_, kept)| kept.update.device));
         if !run.record.summary.status.is_final() {
             run.say(now, What::Restored);
             run.announce()?;
-            run.publish_change()?;
+            run.publish_change(store)?;
             if let Phase::Collecting(collecting) = run.record.phase.clone() {
                 run.publish_manifest(&collecting, now)?;
             }
@@ -249,9 +257,12 @@ impl Run {
             layout,
             global,
             accepted: BTreeSet::new(),
+            change: None,
             published: None,
             progress: BTreeMap::new(),
             said_waiting: None,
+            measured_here: false,
+            measure_asked: None,
             effects: Vec::new(),
             dirty: false,
         }
@@ -333,10 +344,11 @@ impl Run {
     /// # Errors
     /// When the store fails.
     pub fn best_values(&self, store: &Changes) -> Result<Vec<ArrayD<f32>>, RunError> {
-        Ok(match store.get::<Packed>(Part::Best, &self.id)? {
-            Some(best) if self.record.summary.best.is_some() => unpack(&best, &self.layout)?,
-            _ => self.global.values.clone(),
-        })
+        let best = match self.record.summary.best {
+            Some(_) => store.tensors(&self.id, Tensors::Best, &self.layout)?,
+            None => None,
+        };
+        Ok(best.unwrap_or_else(|| self.global.values.clone()))
     }
 
     /// What is to be done now, after whatever has been handled; everything that changed is in `store` by then.
@@ -355,14 +367,19 @@ impl Run {
     /// # Errors
     /// A fault of the host.
     pub fn tick(&mut self, now: u64, candidates: Option<&[Candidate]>, store: &Changes) -> Result<(), RunError> {
+        self.ask_to_measure();
         // Closing a round leads to selecting the next, which may begin at once.
         loop {
             let before = std::mem::discriminant(&self.record.phase);
             match (&self.record.phase, candidates) {
-                (Phase::Selecting(_), Some(candidates)) => self.select(now, candidates)?,
+                (Phase::Selecting(_), Some(candidates)) => self.select(now, candidates, store)?,
                 (Phase::Selecting(_), None) => {}
                 (Phase::Collecting(_), _) => self.close_if_due(now, store)?,
-                (Phase::Resting, _) => {}
+                (Phase::Measuring(reason), _) if self.record.to_be_measured.is_none() => {
+                    let reason = reason.clone();
+                    self.end(now, Status::Finished, reason);
+                }
+                (Phase::Measuring(_) | Phase::Resting, _) => {}
             }
             if before == std::mem::discriminant(&self.record.phase) {
                 return Ok(());
@@ -377,7 +394,7 @@ impl Run {
             Phase::Collecting(collecting) => {
                 Some(collecting.next_due(&self.record.plan.collection, self.accepted.len()))
             }
-            Phase::Resting => None,
+            Phase::Measuring(_) | Phase::Resting => None,
         }
     }
 

@@ -1,14 +1,43 @@
 //! What a run says, and what of it the broker keeps.
 
+use std::sync::Arc;
+
 use fedtt_tt::optim::Schedule;
-use fedtt_wire::message::{Goal, Manifest, RunPlan};
+use fedtt_wire::message::{Goal, Manifest, Parcel, RunPlan};
 use fedtt_wire::{Message, RunId, Topic, WireError, chunk};
 
 use super::collecting::Collecting;
-use super::{Effect, Run};
+use super::{Effect, Run, RunError};
+use crate::store::Changes;
 
 /// Milliseconds after which a state that is still asked for is published again.
 const STATE_AGAIN: u64 = 30_000;
+
+/// A payload for all, which the broker keeps. Its messages are made as they are sent: a long one is in memory once.
+#[derive(Clone, Debug)]
+pub struct Broadcast {
+    run: RunId,
+    round: u32,
+    topic: fn(RunId, u32) -> Topic,
+    payload: Arc<Vec<u8>>,
+    parcel: Parcel,
+    chunk: usize,
+}
+
+impl Broadcast {
+    /// Bytes of the payload.
+    pub fn bytes(&self) -> usize {
+        self.payload.len()
+    }
+
+    /// Its messages, each with where it goes.
+    pub fn messages(&self) -> impl Iterator<Item = Result<(Topic, Vec<u8>), WireError>> + '_ {
+        (0..self.parcel.chunks).map(|index| {
+            let part = chunk::part(&self.run, self.round, self.parcel, &self.payload, self.chunk, index);
+            Ok(((self.topic)(self.run.clone(), index), Message::from(part).encode(0)?))
+        })
+    }
+}
 
 impl Run {
     pub(super) fn publish(&mut self, topic: Topic, message: impl Into<Message>, retain: bool) -> Result<(), WireError> {
@@ -27,14 +56,13 @@ impl Run {
         self.publish(Topic::Plan(self.id.clone()), plan, true)
     }
 
-    fn publish_chunks(&mut self, topic: fn(RunId, u32) -> Topic, payload: &[u8]) -> Result<(), WireError> {
-        let size = self.record.plan.wire.chunk;
-        for chunk in chunk::split(&self.id, self.record.round, payload, size) {
-            self.publish(topic(self.id.clone(), chunk.index), chunk, true)?;
+    fn broadcast(&mut self, topic: fn(RunId, u32) -> Topic, parcel: Parcel, payload: Arc<Vec<u8>>) {
+        let (run, round, chunk) = (self.id.clone(), self.record.round, self.record.plan.wire.chunk);
+        if parcel.chunks > self.record.chunks {
+            self.record.chunks = parcel.chunks;
+            self.dirty = true;
         }
-        self.record.chunks = self.record.chunks.max(chunk::parcel(payload, size).chunks);
-        self.dirty = true;
-        Ok(())
+        self.effects.push(Effect::Broadcast(Broadcast { run, round, topic, payload, parcel, chunk }));
     }
 
     /// Publishes the whole state: once for all, or again where a broker seems to have lost it.
@@ -44,15 +72,19 @@ impl Run {
             return Ok(());
         }
         let payload = Message::from(self.global.whole(&self.id)).encode(self.record.plan.wire.level)?;
-        self.publish_chunks(Topic::State, &payload)?;
+        let parcel = chunk::parcel(&payload, self.record.plan.wire.chunk);
+        self.broadcast(Topic::State, parcel, Arc::new(payload));
         self.published = Some((state, now));
         Ok(())
     }
 
-    pub(super) fn publish_change(&mut self) -> Result<(), WireError> {
-        if let Some((_, payload)) = self.record.change.clone() {
-            self.publish_chunks(Topic::Change, &payload)?;
-        }
+    pub(super) fn publish_change(&mut self, store: &Changes) -> Result<(), RunError> {
+        let Some((_, parcel)) = self.record.change else { return Ok(()) };
+        let payload = match self.change.take() {
+            Some(payload) => payload,
+            None => store.change(&self.id)?,
+        };
+        self.broadcast(Topic::Change, parcel, Arc::new(payload));
         Ok(())
     }
 
@@ -73,7 +105,6 @@ impl Run {
             total_steps: Some(u64::from(plan.rounds.max(local.warmup))),
             floor: local.floor,
         };
-        let parcel = |bytes: &[u8]| chunk::parcel(bytes, plan.wire.chunk);
         let manifest = Manifest {
             run: self.id.clone(),
             began: self.record.summary.began,
@@ -85,7 +116,7 @@ impl Run {
             mask: self.mask(),
             rate: schedule.factor(u64::from(self.record.round)) as f32,
             state: self.global.digest(),
-            change: self.record.change.as_ref().map(|(before, bytes)| (*before, parcel(bytes))),
+            change: self.record.change,
             seconds: plan.collection.longest() / 1000,
             counted: self.record.counted.clone(),
         };

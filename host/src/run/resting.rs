@@ -4,9 +4,8 @@ use fedtt_wire::Topic;
 use fedtt_wire::message::{End, Goal, Manifest};
 
 use super::selecting::Selecting;
-use super::{Phase, Run, RunError, What};
-use crate::record::{Measured, Status};
-use crate::store::Changes;
+use super::{Phase, Run};
+use crate::record::Status;
 
 /// What an operator can do to a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -58,6 +57,9 @@ impl Run {
         if status.is_final() {
             return Err(refuse("nothing can be done to it any more; start a new run"));
         }
+        if matches!(self.record.phase, Phase::Measuring(_)) && command != Command::Stop {
+            return Err(refuse("its rounds are done, and the host measures the last adapter; wait, or stop it"));
+        }
         self.dirty = true;
         match command {
             Command::Pause => match (status, &self.record.phase) {
@@ -91,10 +93,10 @@ impl Run {
             && self.record.stale >= patience
         {
             let reason = format!("no lower loss in {patience} evaluations");
-            return self.end(now, Status::Finished, Some(reason));
+            return self.finished(now, Some(reason));
         }
         if self.record.round >= plan.rounds && !plan.evaluation.clients {
-            return self.end(now, Status::Finished, None);
+            return self.finished(now, None);
         }
         let spent = self.record.allowance.as_mut().is_some_and(|left| {
             *left = left.saturating_sub(1);
@@ -112,6 +114,26 @@ impl Run {
     pub(super) fn rest(&mut self, now: u64, status: Status, reason: Option<String>) {
         self.set_status(now, status, reason);
         self.dirty = true;
+        if let Phase::Selecting(selecting) = &mut self.record.phase {
+            selecting.not_before = u64::MAX;
+        } else {
+            self.record.phase = Phase::Resting;
+        }
+        self.call_off(now);
+    }
+
+    /// All rounds are done: the run is over as soon as the host has measured what is to be measured.
+    pub(super) fn finished(&mut self, now: u64, reason: Option<String>) {
+        if self.record.to_be_measured.is_none() {
+            return self.end(now, Status::Finished, reason);
+        }
+        self.record.phase = Phase::Measuring(reason);
+        self.dirty = true;
+        self.call_off(now);
+    }
+
+    /// Nothing is asked of devices until further notice.
+    fn call_off(&mut self, now: u64) {
         let manifest = Manifest {
             run: self.id.clone(),
             began: self.record.summary.began,
@@ -127,11 +149,6 @@ impl Run {
             seconds: 0,
             counted: self.record.counted.clone(),
         };
-        if !matches!(self.record.phase, Phase::Selecting(_)) || status.is_final() {
-            self.record.phase = Phase::Resting;
-        } else if let Phase::Selecting(selecting) = &mut self.record.phase {
-            selecting.not_before = u64::MAX;
-        }
         // A manifest of plain values always has a CBOR form.
         if self.publish(Topic::Round(self.id.clone()), manifest, true).is_err() {
             self.clear(Topic::Round(self.id.clone()));
@@ -167,26 +184,5 @@ impl Run {
         }
         self.clear(Topic::Round(run.clone()));
         self.clear(Topic::Plan(run));
-    }
-
-    /// The host measured the values a round ended with.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub fn measured(
-        &mut self,
-        round: u32,
-        values: Vec<ndarray::ArrayD<f32>>,
-        measured: Measured,
-        now: u64,
-        store: &Changes,
-    ) -> Result<(), RunError> {
-        if let Some(mut record) = store.record(&self.id, round)? {
-            record.after = Some(measured.clone());
-            store.put_record(&self.id, &record)?;
-        }
-        self.judge_measurement(round + 1, &measured, Some(values), store)?;
-        self.say(now, What::Measured { after: measured });
-        Ok(())
     }
 }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::collecting::Collecting;
 use super::{Candidate, Phase, Run, RunError, What};
 use crate::record::RoundRecord;
+use crate::store::Changes;
 
 /// Waiting for devices.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -36,7 +37,7 @@ fn draw(mut names: Vec<DeviceName>, count: usize, seed: u64, round: u32, attempt
 }
 
 impl Run {
-    pub(super) fn select(&mut self, now: u64, candidates: &[Candidate]) -> Result<(), RunError> {
+    pub(super) fn select(&mut self, now: u64, candidates: &[Candidate], store: &Changes) -> Result<(), RunError> {
         let Phase::Selecting(selecting) = &self.record.phase else { return Ok(()) };
         if now < selecting.not_before {
             return Ok(());
@@ -75,7 +76,7 @@ impl Run {
         let size = cohort.len();
         let collecting = Collecting { attempt: selecting.attempt, began: now, cohort, wanted, record };
         self.progress.clear();
-        self.publish_change()?;
+        self.publish_change(store)?;
         self.publish_manifest(&collecting, now)?;
         self.record.phase = Phase::Collecting(collecting);
         self.dirty = true;

@@ -14,6 +14,9 @@ use crate::coordinator::{Coordinator, Input, Untrusted};
 use crate::record::Status;
 use crate::store::Store;
 
+#[path = "measuring_tests.rs"]
+mod measuring;
+
 fn device(i: usize) -> DeviceName {
     DeviceName::new(format!("d{i}")).unwrap()
 }
@@ -50,11 +53,17 @@ struct Fleet {
     crash: bool,
     /// Whether devices were told that it is over.
     ended: bool,
+    /// Rounds whose adapters the host was asked to measure.
+    asked: Vec<u32>,
 }
 
 impl Fleet {
     fn new(plan: Plan, devices: usize) -> Self {
-        let mut coordinator = Coordinator::open(Store::memory().unwrap(), 0).unwrap();
+        Self::over(Store::memory().unwrap(), plan, devices)
+    }
+
+    fn over(store: Store, plan: Plan, devices: usize) -> Self {
+        let mut coordinator = Coordinator::open(store, 0).unwrap();
         let (run, fresh) = coordinator.start(plan, blueprint(), Some("token"), 0).unwrap();
         assert!(fresh);
         let (retained, verdicts, events) = (BTreeMap::new(), Vec::new(), Vec::new());
@@ -68,6 +77,7 @@ impl Fleet {
             presences: BTreeMap::new(),
             crash: false,
             ended: false,
+            asked: Vec::new(),
         };
         (0..devices).for_each(|i| fleet.join(i, &[], "bundle"));
         fleet
@@ -141,8 +151,15 @@ impl Fleet {
                     self.ended = true;
                 }
                 Effect::Publish { topic, .. } => panic!("{topic:?}"),
+                Effect::Broadcast(broadcast) => {
+                    for message in broadcast.messages() {
+                        let (topic, payload) = message.unwrap();
+                        self.retained.insert(format!("{topic:?}"), payload);
+                    }
+                }
                 Effect::Event(event) => self.events.push(event.what),
-                Effect::RoundEnded { .. } | Effect::Dropped { .. } => {}
+                Effect::RoundEnded { round, .. } => self.asked.push(round),
+                Effect::Dropped { .. } => {}
             }
         }
     }
@@ -502,4 +519,33 @@ fn a_device_that_gets_the_bundle_first_is_told_of_once() {
     }
     let told = |what: &&What| matches!(what, What::Fetching { device } if device == "d0");
     assert_eq!(fleet.events.iter().filter(told).count(), 2);
+}
+
+#[test]
+fn updates_too_long_for_memory_count_as_short_ones_do_also_after_restarts() {
+    let mut plan = plan(2);
+    plan.adapter.method = fedtt_tt::config::Method::Dense;
+    plan.adapter.bottleneck = 2500;
+    plan.wire.chunk = 1 << 20;
+    let folder = tempfile::tempdir().unwrap();
+    let long = || std::fs::read_dir(folder.path().join("updates")).unwrap().count();
+    let finish = |mut fleet: Fleet, crash: bool, check: &dyn Fn()| {
+        fleet.crash = crash;
+        for round in 0..3 {
+            assert_eq!(fleet.deliver(0, fleet.update(0, round as f32, 10)), Outcome::Accepted);
+            check();
+            assert_eq!(fleet.deliver(1, fleet.update(1, -0.3, 20)), Outcome::Accepted);
+        }
+        fleet.round(&[0.0, 0.0]);
+        assert_eq!(fleet.status(), Status::Finished);
+        Digest::of_values(fleet.coordinator.runs()[&fleet.run].values())
+    };
+    let expected = finish(Fleet::new(plan.clone(), 2), false, &|| ());
+    let open = |name: &str| Store::open(&folder.path().join(name)).unwrap();
+    for (name, crash) in [("a.redb", false), ("b.redb", true)] {
+        let fleet = Fleet::over(open(name), plan.clone(), 2);
+        assert!(fleet.coordinator.runs()[&fleet.run].layout().values() * 4 > 512 << 10, "longer than what is short");
+        assert_eq!(finish(fleet, crash, &|| assert_eq!(long(), 1)), expected);
+        assert_eq!(long(), 0, "nothing is left behind");
+    }
 }

@@ -227,11 +227,18 @@ impl<'a> World<'a> {
                     let name = self.topics.name(&topic);
                     self.follower.hear(&topic, &name, &payload)?;
                 }
+                Effect::Broadcast(broadcast) => {
+                    for message in broadcast.messages() {
+                        let (topic, payload) = message?;
+                        self.follower.hear(&topic, &self.topics.name(&topic), &payload)?;
+                    }
+                }
                 Effect::Event(_) | Effect::Dropped { .. } => {}
-                Effect::RoundEnded { run, round, values } => {
+                Effect::RoundEnded { run, round } => {
                     if let Some((test, every)) = &self.test
                         && ((round + 1).is_multiple_of(*every) || round + 1 == self.plan.rounds)
                     {
+                        let values = self.coordinator.runs()[&run].values().to_vec();
                         let found = self.models[0].measure(&values, test)?;
                         measured.push(Input::Measured { run, round, values, measured: found });
                     }

@@ -1,24 +1,32 @@
-//! The host's persistent state, in redb. What one `handle` changes is committed as a whole, before anything is said.
+//! The host's persistent state, in redb and, what is long and read once, in files beside it. What one `handle` changes is
+//! committed as a whole, before anything is said.
+
+mod files;
+mod long;
+mod updates;
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fedtt_wire::{DeviceName, RunId};
+use fedtt_wire::RunId;
 use redb::{Database, Durability, Key, ReadableTable, Table, TableDefinition, Value, WriteTransaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::record::RoundRecord;
 
+pub(crate) use files::{Files, Parts};
+pub(crate) use long::Tensors;
+pub(crate) use updates::Kept;
+
+use files::Made;
+
 /// Run to what it is and how it stands, CBOR.
 const RUNS: TableDefinition<&str, &[u8]> = TableDefinition::new("runs");
-/// Run to its global state, CBOR.
-const GLOBALS: TableDefinition<&str, &[u8]> = TableDefinition::new("globals");
-/// Run to the best adapter so far, CBOR.
-const BEST: TableDefinition<&str, &[u8]> = TableDefinition::new("best");
-/// Run, round, device to an accepted update, as it came.
-const UPDATES: TableDefinition<(&str, u32, &str), &[u8]> = TableDefinition::new("updates");
+/// Run to what only the host knows of its global state, CBOR.
+const SERVERS: TableDefinition<&str, &[u8]> = TableDefinition::new("servers");
 /// Run, round to its record, JSON.
 const RECORDS: TableDefinition<(&str, u32), &[u8]> = TableDefinition::new("records");
 /// Start token to run.
@@ -38,6 +46,14 @@ pub enum StoreError {
     /// The database failed.
     #[error("the host's database: {0}")]
     Database(Box<redb::Error>),
+    /// A file beside it cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// An entry is not what it should be.
     #[error("the host's database: {what} is not understood: {reason}")]
     Content {
@@ -59,6 +75,8 @@ impl<E: Into<redb::Error>> From<E> for StoreError {
 pub struct Store {
     database: Database,
     durability: Durability,
+    /// None for state in memory.
+    files: Option<Arc<Files>>,
 }
 
 /// Changes that are committed together.
@@ -66,28 +84,24 @@ pub struct Changes {
     transaction: WriteTransaction,
     /// Whether anything was written: a commit of nothing would still wait for the disk.
     written: Cell<bool>,
+    /// Files that are part of the changes.
+    made: Option<Made>,
 }
-
-/// What a walk over updates hands each of them to: the device's name and the bytes.
-pub(crate) type Visit<'a, E> = dyn FnMut(&str, &[u8]) -> Result<(), E> + 'a;
 
 /// Part of a run's state.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Part {
     /// What it is and how it stands.
     Run,
-    /// Its global state.
-    Global,
-    /// The best adapter so far.
-    Best,
+    /// What only the host knows of its global state.
+    Server,
 }
 
 impl Part {
     fn table(self) -> TableDefinition<'static, &'static str, &'static [u8]> {
         match self {
             Part::Run => RUNS,
-            Part::Global => GLOBALS,
-            Part::Best => BEST,
+            Part::Server => SERVERS,
         }
     }
 }
@@ -115,12 +129,14 @@ pub(crate) fn open(path: &Path, cache: usize) -> Result<Database, StoreError> {
 }
 
 impl Store {
-    /// Opens or creates the state in a file.
+    /// Opens or creates the state in a file, and in a folder beside it.
     ///
     /// # Errors
-    /// When the file cannot be opened, or another process has.
+    /// When file or folder cannot be opened, or another process has.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        Self::prepared(open(path, 16 << 20)?, Durability::Immediate)
+        let database = open(path, 16 << 20)?;
+        let files = Files::open(&path.with_file_name("updates"))?;
+        Self::prepared(database, Durability::Immediate, Some(files))
     }
 
     /// State that is gone with the process, for simulations.
@@ -129,19 +145,27 @@ impl Store {
     /// When the database cannot be set up.
     pub fn memory() -> Result<Self, StoreError> {
         let backend = redb::backends::InMemoryBackend::new();
-        Self::prepared(Database::builder().create_with_backend(backend)?, Durability::None)
+        Self::prepared(Database::builder().create_with_backend(backend)?, Durability::None, None)
     }
 
-    fn prepared(database: Database, durability: Durability) -> Result<Self, StoreError> {
+    fn prepared(database: Database, durability: Durability, files: Option<Files>) -> Result<Self, StoreError> {
         let transaction = database.begin_write()?;
-        for table in [RUNS, GLOBALS, BEST] {
+        for table in [RUNS, SERVERS] {
             transaction.open_table(table)?;
         }
-        transaction.open_table(UPDATES)?;
         transaction.open_table(RECORDS)?;
         transaction.open_table(TOKENS)?;
+        long::prepare(&transaction)?;
+        let named = updates::prepare(&transaction)?;
         transaction.commit()?;
-        Ok(Store { database, durability })
+        // Left behind by a host that was killed: parts of updates, and whole ones that were not yet committed.
+        files.iter().try_for_each(|files| files.keep_only(&named))?;
+        Ok(Store { database, durability, files: files.map(Arc::new) })
+    }
+
+    /// Where what is long may be put until it is whole; none for state in memory.
+    pub(crate) fn files(&self) -> Option<&Arc<Files>> {
+        self.files.as_ref()
     }
 
     /// Begins changes; without [`Changes::commit`] they never were.
@@ -151,7 +175,8 @@ impl Store {
     pub fn begin(&self) -> Result<Changes, StoreError> {
         let mut transaction = self.database.begin_write()?;
         transaction.set_durability(self.durability)?;
-        Ok(Changes { transaction, written: Cell::new(false) })
+        let made = self.files.clone().map(Made::new);
+        Ok(Changes { transaction, written: Cell::new(false), made })
     }
 }
 
@@ -161,10 +186,17 @@ impl Changes {
     /// # Errors
     /// When the database fails; nothing has changed then.
     pub fn commit(self) -> Result<(), StoreError> {
-        match self.written.get() {
-            true => Ok(self.transaction.commit()?),
-            false => Ok(self.transaction.abort()?),
+        if !self.written.get() {
+            return Ok(self.transaction.abort()?);
         }
+        if let Some(made) = &self.made {
+            made.sync()?;
+        }
+        self.transaction.commit()?;
+        if let Some(made) = self.made {
+            made.tidy();
+        }
+        Ok(())
     }
 
     /// A table to write to.
@@ -197,46 +229,6 @@ impl Changes {
         let table = self.transaction.open_table(part.table())?;
         let Some(bytes) = table.get(run.as_str())? else { return Ok(None) };
         ciborium::from_reader(bytes.value()).map(Some).map_err(|e| content(run, format!("{part:?}"), e))
-    }
-
-    /// Keeps an accepted update.
-    pub(crate) fn put_update(
-        &self,
-        run: &RunId,
-        round: u32,
-        from: &DeviceName,
-        bytes: &[u8],
-    ) -> Result<(), StoreError> {
-        self.table(UPDATES)?.insert((run.as_str(), round, from.as_str()), bytes)?;
-        Ok(())
-    }
-
-    /// Hands every update of a round to `visit`, in the order of device names.
-    pub(crate) fn each_update<E: From<StoreError>>(
-        &self,
-        run: &RunId,
-        round: u32,
-        visit: &mut Visit<'_, E>,
-    ) -> Result<(), E> {
-        let fail = |e: redb::Error| E::from(StoreError::Database(Box::new(e)));
-        let table = self.transaction.open_table(UPDATES).map_err(|e| fail(e.into()))?;
-        let from = (run.as_str(), round, "");
-        for entry in table.range(from..).map_err(|e| fail(e.into()))? {
-            let (key, bytes) = entry.map_err(|e| fail(e.into()))?;
-            let (of, at, device) = key.value();
-            if (of, at) != (run.as_str(), round) {
-                break;
-            }
-            visit(device, bytes.value())?;
-        }
-        Ok(())
-    }
-
-    /// Forgets the updates of a round.
-    pub(crate) fn drop_updates(&self, run: &RunId, round: u32) -> Result<(), StoreError> {
-        let mut table = self.table(UPDATES)?;
-        table.retain_in((run.as_str(), round, "")..(run.as_str(), round + 1, ""), |_, _| false)?;
-        Ok(())
     }
 
     pub(crate) fn put_record(&self, run: &RunId, record: &RoundRecord) -> Result<(), StoreError> {

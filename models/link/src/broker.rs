@@ -28,7 +28,8 @@ pub struct BrokerConfig {
     pub max_queued_messages: usize,
     /// The most bytes queued for one client.
     pub max_queued_bytes: usize,
-    /// How long the session of a client that is away is kept, if it asked for that.
+    /// How long the session of a client that is away is kept, if it asked for that. With zero there are none, and no second copy
+    /// of what is retained and on its way.
     pub session_expiry: Duration,
 }
 
@@ -128,6 +129,7 @@ impl EmbeddedBroker {
 
 fn settings(config: &BrokerConfig) -> mqtt5::broker::BrokerConfig {
     let storage = StorageConfig::new()
+        .with_persistence(!config.session_expiry.is_zero())
         .with_backend(StorageBackendType::Memory)
         .with_max_queued_messages_per_client(config.max_queued_messages)
         .with_max_queued_bytes_per_client(config.max_queued_bytes);

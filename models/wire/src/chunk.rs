@@ -1,5 +1,8 @@
 //! Long payloads in parts, and the parts together again.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
+
 use serde_bytes::ByteBuf;
 
 use crate::digest::Digest;
@@ -19,23 +22,27 @@ pub fn parcel(payload: &[u8], size: usize) -> Parcel {
 /// Cuts a payload into chunks of at most `size` bytes.
 pub fn split(run: &RunId, round: u32, payload: &[u8], size: usize) -> Vec<Chunk> {
     let parcel = parcel(payload, size);
-    let part = |index: u32| {
-        let from = index as usize * size;
-        let data = &payload[from..payload.len().min(from + size)];
-        Chunk { run: run.clone(), round, parcel, index, data: ByteBuf::from(data) }
-    };
-    (0..parcel.chunks).map(part).collect()
+    (0..parcel.chunks).map(|index| part(run, round, parcel, payload, size, index)).collect()
 }
 
-/// A payload whose chunks are coming in, in any order, any of them more than once.
-#[derive(Debug)]
-pub struct Assembly {
+/// One chunk of a payload, whose parcel for chunks of `size` bytes is known.
+pub fn part(run: &RunId, round: u32, parcel: Parcel, payload: &[u8], size: usize, index: u32) -> Chunk {
+    let from = payload.len().min(index as usize * size);
+    let data = &payload[from..payload.len().min(from + size)];
+    Chunk { run: run.clone(), round, parcel, index, data: ByteBuf::from(data) }
+}
+
+/// Which chunks of a payload have come, in any order, any of them more than once; their bytes are kept elsewhere, one chunk
+/// after the other as they came.
+#[derive(Clone, Debug)]
+pub struct Ledger {
     parcel: Parcel,
-    parts: Vec<Option<ByteBuf>>,
+    /// Chunk to where it lies among what came.
+    places: BTreeMap<u32, Range<u64>>,
     held: u64,
 }
 
-impl Assembly {
+impl Ledger {
     /// Of a payload of at most `limit` bytes.
     ///
     /// # Errors
@@ -47,12 +54,88 @@ impl Assembly {
         if parcel.chunks == 0 || u64::from(parcel.chunks) > parcel.size.max(1) {
             return Err(WireError::Chunk { index: 0, count: parcel.chunks, reason: "a payload of no such size" });
         }
-        Ok(Assembly { parcel, parts: vec![None; parcel.chunks as usize], held: 0 })
+        Ok(Ledger { parcel, places: BTreeMap::new(), held: 0 })
     }
 
     /// The payload it is for.
     pub fn parcel(&self) -> &Parcel {
         &self.parcel
+    }
+
+    /// Takes note of a chunk. Whether it is new: then its bytes belong behind those that came before.
+    ///
+    /// # Errors
+    /// When it is of another payload or does not fit; the ledger is of no further use then.
+    pub fn note(&mut self, chunk: &Chunk) -> Result<bool, WireError> {
+        let refuse = |reason| WireError::Chunk { index: chunk.index, count: chunk.parcel.chunks, reason };
+        if chunk.parcel != self.parcel {
+            return Err(refuse("it belongs to another payload"));
+        }
+        if chunk.index >= self.parcel.chunks {
+            return Err(refuse("there is no such chunk"));
+        }
+        if self.has(chunk.index) {
+            return Ok(false);
+        }
+        let end = self.held + chunk.data.len() as u64;
+        if end > self.parcel.size {
+            return Err(refuse("it holds more than the payload has left"));
+        }
+        self.places.insert(chunk.index, self.held..end);
+        self.held = end;
+        Ok(true)
+    }
+
+    /// Whether a chunk has come.
+    pub fn has(&self, index: u32) -> bool {
+        self.places.contains_key(&index)
+    }
+
+    /// Whether all have.
+    pub fn is_whole(&self) -> bool {
+        self.places.len() == self.parcel.chunks as usize
+    }
+
+    /// Chunks that are not there yet; of very many the first.
+    pub fn missing(&self) -> Vec<u32> {
+        (0..self.parcel.chunks).filter(|index| !self.has(*index)).take(MOST_NAMED).collect()
+    }
+
+    /// Where the payload's bytes lie among what came, in their order.
+    pub fn order(&self) -> Vec<Range<u64>> {
+        let mut order: Vec<Range<u64>> = Vec::new();
+        for place in self.places.values() {
+            match order.last_mut() {
+                Some(last) if last.end == place.start => last.end = place.end,
+                _ => order.push(place.clone()),
+            }
+        }
+        order
+    }
+}
+
+/// Most missing chunks that are asked for at once.
+const MOST_NAMED: usize = 4096;
+
+/// A payload put together in memory.
+#[derive(Debug)]
+pub struct Assembly {
+    ledger: Ledger,
+    held: Vec<u8>,
+}
+
+impl Assembly {
+    /// Of a payload of at most `limit` bytes.
+    ///
+    /// # Errors
+    /// As [`Ledger::new`] has them.
+    pub fn new(parcel: Parcel, limit: usize) -> Result<Self, WireError> {
+        Ok(Assembly { ledger: Ledger::new(parcel, limit)?, held: Vec::new() })
+    }
+
+    /// The payload it is for.
+    pub fn parcel(&self) -> &Parcel {
+        &self.ledger.parcel
     }
 
     /// Takes a chunk in; the payload once it is whole.
@@ -61,33 +144,27 @@ impl Assembly {
     /// When the chunk is of another payload or does not fit, or the whole is not what its digest says; the assembly
     /// is of no further use then.
     pub fn add(&mut self, chunk: Chunk) -> Result<Option<Vec<u8>>, WireError> {
-        let refuse = |reason| WireError::Chunk { index: chunk.index, count: chunk.parcel.chunks, reason };
-        if chunk.parcel != self.parcel {
-            return Err(refuse("it belongs to another payload"));
+        if self.ledger.note(&chunk)? {
+            self.held.extend_from_slice(&chunk.data);
         }
-        let Some(part) = self.parts.get_mut(chunk.index as usize) else {
-            return Err(refuse("there is no such chunk"));
-        };
-        if part.is_none() {
-            self.held += chunk.data.len() as u64;
-            if self.held > self.parcel.size {
-                return Err(refuse("it holds more than the payload has left"));
-            }
-            *part = Some(chunk.data);
-        }
-        if self.parts.iter().any(Option::is_none) {
+        if !self.ledger.is_whole() {
             return Ok(None);
         }
-        let payload = self.parts.iter().flatten().map(|part| part.as_slice()).collect::<Vec<_>>().concat();
-        if payload.len() as u64 != self.parcel.size || Digest::of(&payload) != self.parcel.digest {
+        let held = std::mem::take(&mut self.held);
+        let order = self.ledger.order();
+        let payload = match order.len() {
+            0 | 1 => held,
+            _ => order.iter().map(|at| &held[at.start as usize..at.end as usize]).collect::<Vec<_>>().concat(),
+        };
+        if payload.len() as u64 != self.ledger.parcel.size || Digest::of(&payload) != self.ledger.parcel.digest {
             return Err(WireError::Checksum("payload"));
         }
         Ok(Some(payload))
     }
 
-    /// Chunks that are not there yet.
+    /// Chunks that are not there yet; of very many the first.
     pub fn missing(&self) -> Vec<u32> {
-        (0u32..).zip(&self.parts).filter(|(_, part)| part.is_none()).map(|(index, _)| index).collect()
+        self.ledger.missing()
     }
 }
 
@@ -113,6 +190,27 @@ mod tests {
         }
         assert_eq!(assembly.missing(), [0]);
         assert_eq!(assembly.add(last.clone()).unwrap().unwrap(), payload);
+    }
+
+    #[test]
+    fn a_ledger_says_what_is_missing_and_where_the_rest_lies() {
+        let payload: Vec<u8> = (0..=255).cycle().take(1000).collect();
+        let parts = chunks(&payload, 300);
+        let mut ledger = Ledger::new(parts[0].parcel, 1000).unwrap();
+        let mut came = Vec::new();
+        for index in [1, 2, 1, 0] {
+            if ledger.note(&parts[index]).unwrap() {
+                came.extend_from_slice(&parts[index].data);
+            }
+        }
+        assert!(!ledger.is_whole() && ledger.has(2) && !ledger.has(3));
+        assert_eq!(ledger.missing(), [3]);
+        ledger.note(&parts[3]).unwrap();
+        came.extend_from_slice(&parts[3].data);
+        assert_eq!((ledger.is_whole(), ledger.order()), (true, vec![600..900, 0..600, 900..1000]));
+        let put: Vec<u8> =
+            ledger.order().into_iter().flat_map(|p| came[p.start as usize..p.end as usize].to_vec()).collect();
+        assert_eq!(put, payload);
     }
 
     #[test]

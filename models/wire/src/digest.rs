@@ -1,6 +1,7 @@
 //! SHA-256 of states and payloads.
 
 use std::fmt;
+use std::io::{self, Read};
 
 use ndarray::ArrayD;
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,36 @@ impl Digest {
 impl From<[u8; 32]> for Digest {
     fn from(bytes: [u8; 32]) -> Self {
         Digest(bytes)
+    }
+}
+
+/// Passes bytes on as they are read, and knows the digest of what has passed.
+pub struct Hashing<R> {
+    source: R,
+    hash: Sha256,
+}
+
+impl<R: Read> Hashing<R> {
+    /// Of what comes from `source`.
+    pub fn new(source: R) -> Self {
+        Hashing { source, hash: Sha256::new() }
+    }
+
+    /// Of everything, once what has not been read yet is read as well.
+    ///
+    /// # Errors
+    /// As the source has them.
+    pub fn finish(mut self) -> io::Result<Digest> {
+        io::copy(&mut self, &mut io::sink())?;
+        Ok(Digest(self.hash.finalize().into()))
+    }
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let count = self.source.read(bytes)?;
+        self.hash.update(&bytes[..count]);
+        Ok(count)
     }
 }
 

@@ -36,6 +36,9 @@ pub enum WireError {
         /// The limit.
         limit: u64,
     },
+    /// Where the bytes are kept they cannot be read: no fault of theirs.
+    #[error("the message cannot be read: {0}")]
+    Source(String),
     /// The body cannot be decompressed or decoded.
     #[error("{what} not understood: {reason}")]
     Body {

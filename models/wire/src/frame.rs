@@ -8,16 +8,23 @@
 //! | 4-7 | CRC-32 (IEEE) of bytes 0-3 and the body, little-endian |
 //! | 8.. | body: CBOR, or a zstd frame of it that states its size |
 
+mod read;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::WireError;
+
+pub(crate) use read::Opened;
 
 /// The version spoken here.
 pub const VERSION: u8 = 2;
 const MAGIC: [u8; 2] = *b"FT";
 const HEADER: usize = 8;
 const COMPRESSED: u8 = 128;
+
+/// Deepest nesting of a body.
+const RECURSION: usize = 32;
 
 /// Below this a body is not worth compressing.
 const WORTH_COMPRESSING: usize = 64;
@@ -34,19 +41,26 @@ fn checksum(head: &[u8], body: &[u8]) -> [u8; 4] {
 /// # Errors
 /// When the body has no CBOR form.
 pub fn encode<T: Serialize>(kind: u8, body: &T, level: i32) -> Result<Vec<u8>, WireError> {
-    let mut cbor = Vec::new();
+    // The body is written behind the room for the header, so that a long one is not copied once more.
+    let mut frame = vec![0; HEADER];
     let unfit = |reason: String| WireError::Body { what: "body", reason };
-    ciborium::into_writer(body, &mut cbor).map_err(|e| unfit(e.to_string()))?;
+    ciborium::into_writer(body, &mut frame).map_err(|e| unfit(e.to_string()))?;
     let mut kind = kind;
-    if level != 0 && cbor.len() >= WORTH_COMPRESSING {
-        let small = zstd::bulk::compress(&cbor, level).map_err(|e| unfit(e.to_string()))?;
-        if small.len() < cbor.len() {
-            (cbor, kind) = (small, kind | COMPRESSED);
+    let plain = frame.len() - HEADER;
+    if level != 0 && plain >= WORTH_COMPRESSING {
+        let mut small = vec![0; HEADER + zstd::zstd_safe::compress_bound(plain)];
+        let size = zstd::bulk::compress_to_buffer(&frame[HEADER..], &mut small[HEADER..], level);
+        let size = size.map_err(|e| unfit(e.to_string()))?;
+        if size < plain {
+            small.truncate(HEADER + size);
+            (frame, kind) = (small, kind | COMPRESSED);
         }
     }
     let head = [MAGIC[0], MAGIC[1], VERSION, kind];
-    let crc = checksum(&head, &cbor);
-    Ok([&head[..], &crc, &cbor].concat())
+    let crc = checksum(&head, &frame[HEADER..]);
+    frame[..4].copy_from_slice(&head);
+    frame[4..HEADER].copy_from_slice(&crc);
+    Ok(frame)
 }
 
 /// What is wrong with the version of a frame, where that can be told.
@@ -74,24 +88,29 @@ pub fn open(bytes: &[u8], limit: usize) -> Result<(u8, std::borrow::Cow<'_, [u8]
     if checksum(head, body) != crc {
         return Err(WireError::Checksum("message"));
     }
-    let too_large = |size: u64| WireError::TooLarge { what: "message", size, limit: limit as u64 };
     if head[3] & COMPRESSED == 0 {
         if body.len() > limit {
-            return Err(too_large(body.len() as u64));
+            return Err(WireError::TooLarge { what: "message", size: body.len() as u64, limit: limit as u64 });
         }
         return Ok((head[3], body.into()));
     }
-    let unfit = |reason: String| WireError::Body { what: "compressed body", reason };
-    let size = match zstd::zstd_safe::get_frame_content_size(body) {
-        Ok(Some(size)) => size,
-        Ok(None) => return Err(unfit("it does not state its size".into())),
-        Err(_) => return Err(unfit("it is no zstd frame".into())),
-    };
-    if size > limit as u64 {
-        return Err(too_large(size));
-    }
-    let plain = zstd::bulk::decompress(body, size as usize).map_err(|e| unfit(e.to_string()))?;
+    let size = content_size(body, limit)?;
+    let unfit = |e: std::io::Error| WireError::Body { what: "compressed body", reason: e.to_string() };
+    let plain = zstd::bulk::decompress(body, size as usize).map_err(unfit)?;
     Ok((head[3] & !COMPRESSED, plain.into()))
+}
+
+/// What a zstd frame says of its content's size, from its first bytes.
+fn content_size(frame: &[u8], limit: usize) -> Result<u64, WireError> {
+    let unfit = |reason: &str| WireError::Body { what: "compressed body", reason: reason.into() };
+    match zstd::zstd_safe::get_frame_content_size(frame) {
+        Ok(Some(size)) if size > limit as u64 => {
+            Err(WireError::TooLarge { what: "message", size, limit: limit as u64 })
+        }
+        Ok(Some(size)) => Ok(size),
+        Ok(None) => Err(unfit("it does not state its size")),
+        Err(_) => Err(unfit("it is no zstd frame")),
+    }
 }
 
 /// A body from its CBOR.
@@ -100,7 +119,7 @@ pub fn open(bytes: &[u8], limit: usize) -> Result<(u8, std::borrow::Cow<'_, [u8]
 /// When it is not one, or something follows it.
 pub fn body<T: DeserializeOwned>(what: &'static str, cbor: &[u8]) -> Result<T, WireError> {
     let mut rest = cbor;
-    let value = ciborium::de::from_reader_with_recursion_limit(&mut rest, 32)
+    let value = ciborium::de::from_reader_with_recursion_limit(&mut rest, RECURSION)
         .map_err(|e| WireError::Body { what, reason: e.to_string() })?;
     if rest.is_empty() {
         return Ok(value);

@@ -1,5 +1,7 @@
 //! What is said. Every message about a run names it, and its round: late ones are recognised.
 
+use std::io::Read;
+
 use fedtt_tt::TrainMask;
 use ndarray::ArrayD;
 use serde::{Deserialize, Serialize};
@@ -7,7 +9,7 @@ use serde_bytes::ByteBuf;
 
 use crate::digest::Digest;
 use crate::error::WireError;
-use crate::frame;
+use crate::frame::{self, Opened};
 use crate::layout::Layout;
 use crate::names::{DeviceName, RunId};
 use crate::plan::Plan;
@@ -328,6 +330,20 @@ macro_rules! messages {
                     $($kind => Message::$name(frame::body($what, &cbor)?),)*
                     other => return Err(WireError::Kind(other)),
                 })
+            }
+
+            /// From bytes that are read as they are needed, decompressed to at most `limit`: for messages too long to be held
+            /// twice.
+            ///
+            /// # Errors
+            /// As [`Message::decode`] has them; [`WireError::Source`] when `source` fails.
+            pub fn read(source: impl Read, limit: usize) -> Result<Self, WireError> {
+                let mut frame = Opened::new(source, limit)?;
+                let message = match frame.kind() {
+                    $($kind => frame.body($what).map(Message::$name),)*
+                    other => Err(WireError::Kind(other)),
+                };
+                frame.end(message)
             }
 
             /// What it is, for people.

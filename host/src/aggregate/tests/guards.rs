@@ -92,19 +92,3 @@ fn wrong_shapes_name_client_and_parameter() {
     let error = aggregate(&plan(Rule::Mean), &parameters, &global, contributions.as_slice()).unwrap_err();
     assert!(matches!(error, AggregateError::Shape { .. }));
 }
-
-#[test]
-fn a_source_that_changes_between_walks_is_noticed() {
-    struct Shrinking(std::cell::Cell<usize>, Vec<Contribution>);
-    impl Contributions for Shrinking {
-        fn each(&self, visit: &mut Visit<'_>) -> Result<(), AggregateError> {
-            self.0.set(self.0.get() + 1);
-            let count = if self.0.get() == 1 { 5 } else { 4 };
-            self.1[..count].iter().cloned().try_for_each(visit)
-        }
-    }
-    let (parameters, global, contributions) = setting();
-    let source = Shrinking(std::cell::Cell::new(0), contributions);
-    let error = aggregate(&plan(Rule::Median), &parameters, &global, &source).unwrap_err();
-    assert!(matches!(error, AggregateError::Changed));
-}

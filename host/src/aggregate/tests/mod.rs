@@ -15,6 +15,16 @@ use rand_chacha::ChaCha8Rng;
 
 use super::*;
 
+/// As a run does it.
+pub(super) fn aggregate(
+    plan: &AggregationPlan,
+    parameters: &[Parameter],
+    global: &[ArrayD<f32>],
+    contributions: &[Contribution],
+) -> Result<Aggregated, AggregateError> {
+    super::aggregate(plan, parameters, &global.iter().collect::<Vec<_>>(), contributions)
+}
+
 pub(super) const MODES: [usize; 4] = [4, 5, 5, 4];
 pub(super) const CUT: usize = 2;
 

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::aggregate::robust::{aggregate_in_blocks, median, trimmed_mean};
+use crate::aggregate::robust::{Sorted, median, trimmed_mean};
 use crate::aggregate::screen::Screen;
 
 proptest! {
@@ -51,12 +51,31 @@ proptest! {
         let parameters = layer("a.down", 3);
         let contributions = fleet(seed, &parameters, clients, 1.0);
         let plan = plan(Rule::Median);
-        let walk = |visit: &mut Visit<'_>| contributions.as_slice().each(visit);
-        let screen = Screen::new(&plan, &parameters, &walk).unwrap();
-        let whole = aggregate_in_blocks(&screen, median, usize::MAX).unwrap();
-        let parts = aggregate_in_blocks(&screen, median, held).unwrap();
+        let source = |place, parameters| contributions.as_slice().change(place, parameters);
+        let contributors = contributions.as_slice().contributors().unwrap();
+        let screen = Screen::new(&plan, &parameters, contributors, &source).unwrap();
+        let whole = Sorted::new(median).aggregate(&screen, 0..parameters.len()).unwrap();
+        let parts = Sorted::holding(median, held).aggregate(&screen, 0..parameters.len()).unwrap();
         prop_assert_eq!(whole.change, parts.change);
         prop_assert_eq!(whole.agreement.len(), parts.agreement.len());
+    }
+
+    #[test]
+    fn windows_of_any_size_give_the_same(seed: u64, clients in 1usize..6, values in 1usize..400, rule in 0usize..4) {
+        let layers = ["a.down", "a.up", "b.down"];
+        let parameters: Vec<Parameter> = layers.iter().flat_map(|name| layer(name, 2)).collect();
+        let global = random(&mut rng(seed), &parameters, 1.0);
+        let contributions = fleet(seed ^ 1, &parameters, clients, 1.0);
+        let plan = AggregationPlan { clip: Some(2.0), outlier: Some(1.5), ..plan(RULES[rule]) };
+        let global: Vec<&ArrayD<f32>> = global.iter().collect();
+        let windowed = |values| aggregate_in_windows(&plan, &parameters, &global, contributions.as_slice(), values);
+        let (whole, parts) = (windowed(usize::MAX).unwrap(), windowed(values).unwrap());
+        prop_assert_eq!(&whole.change, &parts.change);
+        prop_assert_eq!(&whole.report.clients, &parts.report.clients);
+        prop_assert_eq!(&whole.report.agreement, &parts.report.agreement);
+        prop_assert!(whole.report.clients.values().all(|c| c.clipped));
+        let close = |a: f64, b: f64| (a - b).abs() <= 1e-12 * a;
+        prop_assert!(whole.report.truncation.zip(parts.report.truncation).is_none_or(|(a, b)| close(a, b)));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use clap::Args;
 use fedtt::control::Request;
 use serde_json::json;
 
+use super::super::data::ReadingArgs;
 use super::super::host::HostArgs;
 use super::watch;
 use crate::output::Outcome;
@@ -17,6 +18,7 @@ Examples:
   fedtt run start reports.toml
   fedtt run start reports.toml --token nightly-7 --wait
   fedtt run start reports.toml --test held-out.tsv
+  fedtt run start trec.toml --test TREC.test.all --encoding latin-1
 
 Repeated with the same --token, it starts nothing twice. Exit codes: 0 started (with --wait: finished), 1 failed,
 2 wrong usage, 3 (with --wait) stopped, or paused because it cannot go on by itself.";
@@ -43,6 +45,8 @@ pub(crate) struct StartArgs {
     #[arg(long)]
     wait: bool,
     #[command(flatten)]
+    reading: ReadingArgs,
+    #[command(flatten)]
     host: HostArgs,
 }
 
@@ -59,6 +63,7 @@ pub(super) fn run(args: &StartArgs, as_json: bool) -> anyhow::Result<Outcome> {
         path: absolute(&args.plan)?,
         token: args.token.clone(),
         test: args.test.iter().map(absolute).collect::<Result<_, _>>()?,
+        reading: args.reading.reading(),
     };
     let data = args.host.ask(request)?;
     let run = data["run"].as_str().context("the host names no run")?.to_string();

@@ -51,6 +51,9 @@ pub fn serialize<S: Serializer>(tensors: &[EncodedTensor], serializer: S) -> Res
     serializer.collect_seq(tensors.chunk_by(|a, b| kind(a) == kind(b)).map(group))
 }
 
+/// Characters of a reason; sizes may be very many.
+const LONGEST_REASON: usize = 200;
+
 /// A group as it is read.
 #[derive(Deserialize)]
 struct Group(u8, Vec<u64>, Captured<ByteBuf>, Captured<ByteBuf>);
@@ -77,19 +80,23 @@ pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Enc
         if scales.len() != expected {
             return Err(D::Error::custom(format!("{} bytes of scales for {} tensors", scales.len(), sizes.len())));
         }
-        let mut scales = scales.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-        let mut rest: &[u8] = &data;
-        for size in sizes {
-            let bytes = usize::try_from(size).ok().and_then(|size| size.checked_mul(encoding.width()));
-            let Some((own, others)) = bytes.and_then(|bytes| rest.split_at_checked(bytes)) else {
-                return Err(D::Error::custom(format!("a tensor of {size} values, but {} bytes are left", rest.len())));
-            };
-            rest = others;
-            tensors.push(EncodedTensor { encoding, shuffled, scale: scales.next().unwrap_or(1.0), data: own.to_vec() });
+        let scale =
+            |i: usize| scales.get(i * 4..i * 4 + 4).map_or(1.0, |b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+        let width = encoding.width() as u64;
+        let expected = sizes.iter().try_fold(0u64, |sum, size| sum.checked_add(size.checked_mul(width)?));
+        if expected != Some(data.len() as u64) {
+            let reason = format!("{} bytes for {} tensors of {sizes:?} values", data.len(), sizes.len());
+            return Err(D::Error::custom(reason.chars().take(LONGEST_REASON).collect::<String>()));
         }
-        if !rest.is_empty() {
-            return Err(D::Error::custom(format!("{} bytes follow the last tensor", rest.len())));
+        // From the last on, giving back what has been taken off: a long group is not held twice.
+        let mut data = data.into_vec();
+        let first = tensors.len();
+        for (i, size) in sizes.iter().enumerate().rev() {
+            let own = data.split_off(data.len() - (size * width) as usize);
+            data.shrink_to_fit();
+            tensors.push(EncodedTensor { encoding, shuffled, scale: scale(i), data: own });
         }
+        tensors[first..].reverse();
     }
     Ok(tensors)
 }

@@ -1,0 +1,212 @@
+//! All runs and devices of a fleet, without I/O: messages, commands and time in, effects out.
+//!
+//! A batch of inputs is one transaction of the store: what is answered to devices has been committed before.
+
+mod assemblies;
+mod input;
+mod requests;
+mod uplink;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fedtt_wire::{DeviceName, RunId, Topic};
+
+use crate::record::Refused;
+use crate::run::{Candidate, Effect, Run, RunError};
+use crate::store::{Changes, Store, StoreError};
+
+pub use input::{Device, Input, Untrusted};
+pub use requests::RequestError;
+
+use assemblies::Assemblies;
+
+/// A run that the host cannot carry on, and why.
+struct Faulty(RunId, Box<RunError>);
+
+/// Milliseconds without a further device after which those there are taken to be all that will come at once.
+const QUIET: u64 = 300;
+
+/// All runs and devices of a fleet.
+pub struct Coordinator {
+    store: Store,
+    runs: BTreeMap<RunId, Run>,
+    devices: BTreeMap<DeviceName, Device>,
+    assemblies: Assemblies,
+    /// Runs that the host measures on examples of its own.
+    measured: BTreeSet<RunId>,
+    /// Since when, and until when, the devices of a broker that is new to the host are waited for.
+    gathering: (u64, u64),
+    /// Messages that belong to no run.
+    refused: Refused,
+    effects: Vec<Effect>,
+}
+
+impl Coordinator {
+    /// Takes up the runs in `store`.
+    ///
+    /// # Errors
+    /// When the store fails or a run in it is not understood.
+    pub fn open(store: Store, now: u64) -> Result<Self, RunError> {
+        let mut coordinator = Coordinator {
+            runs: BTreeMap::new(),
+            devices: BTreeMap::new(),
+            assemblies: Assemblies::new(store.files().cloned()),
+            store,
+            measured: BTreeSet::new(),
+            gathering: (0, 0),
+            refused: Refused::default(),
+            effects: Vec::new(),
+        };
+        coordinator.reload(now)?;
+        Ok(coordinator)
+    }
+
+    fn reload(&mut self, now: u64) -> Result<(), RunError> {
+        let changes = self.store.begin()?;
+        self.runs.clear();
+        self.assemblies.clear();
+        for id in changes.runs()? {
+            let refuse =
+                |e: fedtt_wire::names::NameError| StoreError::Content { what: "a run".into(), reason: e.to_string() };
+            let id = RunId::new(id).map_err(refuse)?;
+            if let Some(mut run) = Run::restore(id.clone(), now, &changes)? {
+                self.effects.extend(run.finish(&changes)?);
+                self.runs.insert(id, run);
+            }
+        }
+        changes.commit()?;
+        Ok(())
+    }
+
+    /// Everything retained, again: for a broker that may have lost it. Devices count as away until it says otherwise: of those
+    /// that left together with a broker nobody ever hears. No round begins until those that are there had time to say so.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn republish(&mut self, now: u64) -> Result<Vec<Effect>, RunError> {
+        self.devices.values_mut().for_each(|device| device.presence.online = false);
+        self.gathering = (now, now + QUIET);
+        self.reload(now)?;
+        Ok(std::mem::take(&mut self.effects))
+    }
+
+    /// The host has examples of its own for a run: what it measures is waited for at the run's end.
+    pub fn measures(&mut self, run: RunId) {
+        self.measured.insert(run);
+    }
+
+    /// The runs, by id.
+    pub fn runs(&self) -> &BTreeMap<RunId, Run> {
+        &self.runs
+    }
+
+    /// The devices, by name.
+    pub fn devices(&self) -> &BTreeMap<DeviceName, Device> {
+        &self.devices
+    }
+
+    /// Messages that belonged to no run and were dropped.
+    pub fn refused(&self) -> &Refused {
+        &self.refused
+    }
+
+    /// The store, for reading.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// When time alone brings something next.
+    pub fn due(&self) -> Option<u64> {
+        let (began, until) = self.gathering;
+        let gathered = (until > began).then_some(until);
+        self.runs.values().filter_map(Run::due).chain(gathered).filter(|&due| due != u64::MAX).min()
+    }
+
+    /// Takes inputs in and lets time pass.
+    ///
+    /// # Errors
+    /// When the store fails: nothing has been answered then, and devices send again.
+    pub fn handle(&mut self, inputs: Vec<Input>, now: u64) -> Result<Vec<Effect>, RunError> {
+        let changes = self.store.begin()?;
+        let outcome = self.take_in(inputs, now, &changes);
+        match outcome {
+            Ok(()) => changes.commit()?,
+            Err(Faulty(_, error)) if matches!(*error, RunError::Store(_)) => return Err(*error),
+            Err(Faulty(run, error)) => {
+                drop(changes);
+                self.effects.clear();
+                self.pause_faulty(&run, &error, now)?;
+            }
+        }
+        Ok(std::mem::take(&mut self.effects))
+    }
+
+    /// A run that cannot go on is put back to what the store has of it, and waits for an operator.
+    fn pause_faulty(&mut self, run: &RunId, error: &RunError, now: u64) -> Result<(), RunError> {
+        self.reload(now)?;
+        let changes = self.store.begin()?;
+        if let Some(run) = self.runs.get_mut(run) {
+            run.suspend(now, error.to_string());
+            self.effects.extend(run.finish(&changes)?);
+        }
+        changes.commit()?;
+        Ok(())
+    }
+
+    fn take_in(&mut self, inputs: Vec<Input>, now: u64, changes: &Changes) -> Result<(), Faulty> {
+        for input in inputs {
+            match input {
+                Input::Message { topic: Topic::Presence(device), payload } => self.presence(device, &payload, now),
+                Input::Message { topic: Topic::Up(device), payload } => {
+                    self.uplink(&device, &payload, now, changes)?;
+                }
+                Input::Message { .. } => self.refused.foreign += 1,
+                Input::Untrusted { device, kind, reason } => {
+                    match kind {
+                        Untrusted::Forged => self.refused.forged += 1,
+                        Untrusted::Replayed => self.refused.replayed += 1,
+                    }
+                    self.effects.push(Effect::Dropped { device, reason });
+                }
+                Input::Gone { device } => {
+                    self.devices.remove(&device);
+                    self.assemblies.forget(&device);
+                    self.runs.values_mut().for_each(|run| run.left(&device, now));
+                }
+                Input::Measured { run, round, values, measured } => {
+                    if let Some(found) = self.runs.get_mut(&run) {
+                        found.measured(round, values, measured, now, changes).map_err(|e| Faulty(run, e.into()))?;
+                    }
+                }
+                Input::Unmeasured { run, round, reason } => {
+                    if let Some(found) = self.runs.get_mut(&run) {
+                        found.unmeasured(round, &reason);
+                    }
+                }
+            }
+        }
+        let (began, until) = self.gathering;
+        // A clock that was set back is waited for no longer.
+        if !(began..until).contains(&now) {
+            self.gathering = (0, 0);
+        }
+        let candidates = (self.gathering == (0, 0)).then(|| self.candidates());
+        for (id, run) in &mut self.runs {
+            run.measured_here(self.measured.contains(id));
+            run.tick(now, candidates.as_deref(), changes).map_err(|e| Faulty(id.clone(), e.into()))?;
+            self.effects.extend(run.finish(changes).map_err(|e| Faulty(id.clone(), e.into()))?);
+        }
+        Ok(())
+    }
+
+    fn candidates(&self) -> Vec<Candidate> {
+        let online = self.devices.iter().filter(|(_, device)| device.presence.online);
+        let candidate = |(name, device): (&DeviceName, &Device)| Candidate {
+            name: name.clone(),
+            labels: device.presence.labels.clone(),
+            bundles: device.presence.bundles.clone(),
+            fetches: device.presence.fetches,
+        };
+        online.map(candidate).collect()
+    }
+}

@@ -1,0 +1,69 @@
+//! A run's end waits for what the host measures.
+
+use super::*;
+use crate::record::Measured;
+
+/// A run of one round, whose end devices do not measure, and which is trained.
+fn trained() -> Fleet {
+    let mut plan = Plan { rounds: 1, ..plan(2) };
+    plan.evaluation.clients = false;
+    let mut fleet = Fleet::new(plan, 2);
+    fleet.coordinator.measures(fleet.run.clone());
+    fleet.wait(1);
+    fleet.round(&[1.0, 3.0]);
+    assert_eq!((fleet.status(), fleet.asked.as_slice()), (Status::Running, &[0][..]));
+    fleet
+}
+
+fn give(fleet: &mut Fleet, input: Input) {
+    let effects = fleet.coordinator.handle(vec![input], fleet.now).unwrap();
+    fleet.take(effects);
+}
+
+fn measured(fleet: &Fleet, round: u32) -> Input {
+    let measured = Measured { examples: 5, loss: 0.5, metric: "accuracy".into(), value: 0.8 };
+    let values = fleet.coordinator.runs()[&fleet.run].values().to_vec();
+    Input::Measured { run: fleet.run.clone(), round, values, measured }
+}
+
+#[test]
+fn a_run_is_over_when_the_host_has_measured_its_last_adapter() {
+    let mut fleet = trained();
+    assert_eq!(fleet.manifest().goal, fedtt_wire::message::Goal::Rest, "devices have nothing more to do");
+    let refused = fleet.coordinator.command(fleet.run.as_str(), Command::Pause, fleet.now).unwrap_err();
+    assert!(refused.to_string().contains("measures"), "{refused}");
+    let of_another = measured(&fleet, 7);
+    give(&mut fleet, of_another);
+    assert_eq!(fleet.status(), Status::Running);
+    let last = measured(&fleet, 0);
+    give(&mut fleet, last);
+    assert_eq!(fleet.status(), Status::Finished);
+    let end = fleet.events.iter().position(|e| matches!(e, What::Status { status: Status::Finished, .. })).unwrap();
+    let said = fleet.events.iter().rposition(|e| matches!(e, What::Measured { .. })).unwrap();
+    assert!(said < end, "whoever hears of the end finds the measurement");
+    assert!(fleet.retained.is_empty());
+}
+
+#[test]
+fn a_host_that_was_restarted_is_asked_again() {
+    let mut fleet = trained();
+    fleet.reconnect();
+    fleet.wait(1);
+    assert_eq!((fleet.status(), fleet.asked.as_slice()), (Status::Running, &[0, 0][..]));
+    let last = measured(&fleet, 0);
+    give(&mut fleet, last);
+    assert_eq!(fleet.status(), Status::Finished);
+}
+
+#[test]
+fn what_cannot_be_measured_is_not_waited_for() {
+    let mut fleet = trained();
+    let run = fleet.run.clone();
+    give(&mut fleet, Input::Unmeasured { run: run.clone(), round: 0, reason: "the file is gone".into() });
+    assert_eq!(fleet.status(), Status::Finished);
+    let reason = fleet.coordinator.runs()[&run].summary().reason.clone().unwrap();
+    assert!(reason.contains("the file is gone"), "{reason}");
+    let mut stopped = trained();
+    stopped.command(Command::Stop);
+    assert_eq!(stopped.status(), Status::Stopped);
+}
