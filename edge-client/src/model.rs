@@ -17,6 +17,9 @@ use crate::streams::{StreamCache, feeds};
 /// Gradients of the training graph's inputs, by input name.
 pub type Gradients = HashMap<String, ArrayD<f32>>;
 
+/// The graph input that is added to the logits.
+const HEAD_BIAS: &str = "head.out.bias";
+
 /// What is asked of a loaded model.
 #[derive(Debug)]
 pub enum Use {
@@ -87,6 +90,9 @@ pub enum ModelError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A head without bias cannot have its logits shifted.
+    #[error("the head has no bias to shift its logits by")]
+    NoHeadBias,
     /// The engine's output is not what the graph promises.
     #[error("the engine returned no float32 tensor for `{0}`")]
     Output(String),
@@ -163,12 +169,25 @@ impl AdaptedModel {
         Ok(Outcome { loss: outputs.next().map_or(0.0, |loss| loss.sum()), result: outputs.next().unwrap_or_default() })
     }
 
-    /// Forward and backward: the loss and the gradient of every factor.
+    /// Forward and backward: the loss, with `shift` `[outputs]` added to the logits if there is one, and the gradient of every
+    /// factor.
     ///
     /// # Errors
-    /// When the engine fails or the model was loaded for [`Use::Forward`].
-    pub fn step(&mut self, set: &AdapterSet, batch: &Batch) -> Result<(f32, Gradients), ModelError> {
+    /// When the engine fails, the model was loaded for [`Use::Forward`], or there is a shift and the head has no bias.
+    pub fn step(
+        &mut self,
+        set: &AdapterSet,
+        batch: &Batch,
+        shift: Option<&ArrayD<f32>>,
+    ) -> Result<(f32, Gradients), ModelError> {
         let mut inputs = self.inputs(set, batch)?;
+        if let Some(shift) = shift {
+            // A bias is added to the logits as well.
+            match inputs.iter_mut().find(|(name, _)| name == HEAD_BIAS) {
+                Some((_, Tensor::F32(bias))) => *bias += shift,
+                _ => return Err(ModelError::NoHeadBias),
+            }
+        }
         let session = match &mut self.sessions {
             Sessions::Shared(session) => {
                 inputs.push((TRAIN.to_string(), Tensor::Bool(ArrayD::from_elem(IxDyn(&[]), true))));

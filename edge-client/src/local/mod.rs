@@ -10,6 +10,7 @@ mod memory;
 mod model;
 mod order;
 mod plan;
+mod prior;
 #[cfg(test)]
 mod tests;
 mod train;

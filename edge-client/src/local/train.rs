@@ -13,6 +13,7 @@ use ndarray::{ArrayD, Zip};
 
 use super::order::Batches;
 use super::plan::rate;
+use super::prior::logit_shift;
 use super::update::{Encoded, encode};
 use super::{LocalData, LocalError, LocalMemory, PlanModel};
 
@@ -108,7 +109,8 @@ struct Steps {
 
 impl PlanModel {
     /// Measures the global values if it is time to, and does the local steps: AdamW at the plan's rates times
-    /// `round.rate`, on gradients clipped together with the proximal term. `stop` is asked before every step.
+    /// `round.rate`, on gradients clipped together with the proximal term, of a loss adjusted to the device's mix of
+    /// classes. `stop` is asked before every step.
     ///
     /// # Errors
     /// When values or memory do not fit the plan, there are no examples, the engine fails, the loss or a value is not
@@ -181,6 +183,7 @@ impl PlanModel {
         }
         let mask = self.set.mask(round.mask);
         let lengths = data.train.lengths();
+        let shift = logit_shift(&data.train.targets, plan.model.labels.len(), plan.local.logit_adjustment);
         let mut batches = Batches::new(&lengths, plan.local.batch, plan.seed, round.round, round.device);
         let steps = plan.local.steps_of(data.train.rows.len());
         let (mut sum, mut tokens) = (0.0, 0);
@@ -190,7 +193,8 @@ impl PlanModel {
             }
             let examples = batches.next();
             let weight = 1.0 / data.train.mass(&examples).max(1) as f32;
-            let (loss, by_input) = self.model.step(&self.set, &data.train.batch(&examples, self.shape, weight))?;
+            let batch = data.train.batch(&examples, self.shape, weight);
+            let (loss, by_input) = self.model.step(&self.set, &batch, shift.as_ref())?;
             if !loss.is_finite() {
                 return Err(LocalError::Diverged { loss, step });
             }

@@ -249,7 +249,7 @@ impl<'a> Run<'a> {
         let mut loss = 0.0;
         let mut summed = Gradients::new();
         for examples in group {
-            let (part, gradients) = model.step(&self.set, &data.batch(examples, self.shape, weight))?;
+            let (part, gradients) = model.step(&self.set, &data.batch(examples, self.shape, weight), None)?;
             loss += part;
             for (name, gradient) in gradients {
                 match summed.get_mut(&name) {

@@ -143,6 +143,27 @@ fn the_proximal_term_holds_the_values_back() {
 }
 
 #[test]
+fn adjusted_logits_leave_a_device_its_mix_of_classes() {
+    let mut bench = Bench::new();
+    bench.plan.local.steps = 8;
+    let all = bench.data.train.rows.len();
+    // All but two of one class.
+    let classes = (0..all).map(|i| usize::from(i < 2)).collect();
+    bench.data.train.targets = crate::data::Targets::Classes(classes);
+    let bias = |bench: &Bench, result: &LocalResult| {
+        let place = bench.model.layout().0.iter().position(|entry| entry.name == "head.out.bias").unwrap();
+        bench.sent(result).into_iter().find(|(at, _)| *at == place).unwrap().1
+    };
+    let plain = bench.round(1, Goal::Train, &LocalMemory::default()).unwrap();
+    bench.plan.local.logit_adjustment = 1.0;
+    let adjusted = bench.round(1, Goal::Train, &LocalMemory::default()).unwrap();
+    // What only says that a class is frequent here goes into the bias; adjusted, the prior says it already.
+    let (plain, adjusted) = (bias(&bench, &plain), bias(&bench, &adjusted));
+    let gap = |bias: &ArrayD<f32>| bias[[0]] - bias[[1]];
+    assert!(gap(&plain) > 0.0 && gap(&adjusted) < 0.75 * gap(&plain), "{plain} against {adjusted}");
+}
+
+#[test]
 fn work_that_cannot_be_done_is_refused_with_its_reason() {
     let mut bench = Bench::new();
     let none = LocalMemory::default();

@@ -44,6 +44,9 @@ pub struct LocalPlan {
     pub prox: f32,
     /// What becomes of the optimiser's moments.
     pub moments: Moments,
+    /// How much of a device's own mix of classes is taken out of its loss: its logits are trained with this times the
+    /// logarithm of each class's share added (Menon et al. 2021). 0 for none, 1 for all.
+    pub logit_adjustment: f32,
 }
 
 impl Default for LocalPlan {
@@ -61,6 +64,7 @@ impl Default for LocalPlan {
             clip: 1.0,
             prox: 0.0,
             moments: Moments::Fresh,
+            logit_adjustment: 0.0,
         }
     }
 }
@@ -91,6 +95,7 @@ impl LocalPlan {
         within("local.floor", f64::from(self.floor), 0.0, 1.0)?;
         at_least("local.weight_decay", f64::from(self.weight_decay), 0.0)?;
         at_least("local.clip", f64::from(self.clip), 0.0)?;
-        at_least("local.prox", f64::from(self.prox), 0.0)
+        at_least("local.prox", f64::from(self.prox), 0.0)?;
+        within("local.logit_adjustment", f64::from(self.logit_adjustment), 0.0, 4.0)
     }
 }

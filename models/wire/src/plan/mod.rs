@@ -143,6 +143,10 @@ impl Plan {
         self.adapter.validate().map_err(|e| PlanError::new("adapter", e.to_string()))?;
         self.schedule.validate()?;
         self.local.validate()?;
+        if self.local.logit_adjustment > 0.0 && (self.model.task != Task::Classify || !self.adapter.head.bias) {
+            let reason = "needs model.task = \"classify\" and adapter.head.bias = true; or leave it at 0";
+            return Err(PlanError::new("local.logit_adjustment", reason));
+        }
         self.selection.validate()?;
         self.collection.validate()?;
         self.aggregation.validate()?;

@@ -20,6 +20,8 @@ fn every_setting_out_of_range_is_named() {
         ("[local]\nsteps = 0", "`local.steps`"),
         ("[local]\nprox = -1.0", "`local.prox`"),
         ("[local]\nclip = nan", "`local.clip`"),
+        ("[local]\nlogit_adjustment = 5.0", "`local.logit_adjustment`"),
+        ("[local]\nlogit_adjustment = 1.0\n[adapter.head]\nbias = false", "`local.logit_adjustment`"),
         ("[selection]\ncount = 2\nfraction = 0.5", "`selection.count`"),
         ("[selection]\ncount = 2\nmin = 3", "`selection.min`"),
         ("[selection]\nover = 0.5", "`selection.over`"),
