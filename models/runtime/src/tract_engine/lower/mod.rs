@@ -1,7 +1,6 @@
 //! Rewrites what tract lacks into what it has, before it reads the graph.
 
 mod constants;
-mod embedding;
 mod halves;
 mod quantised;
 
@@ -47,7 +46,6 @@ pub fn lower_for_tract(model: &mut ModelProto, weights_dir: Option<&Path>) -> Re
 
 fn lower_graph(graph: &mut GraphProto, outer: &Constants) -> Result<(), LowerError> {
     name_constant_nodes(graph);
-    embedding::gather_before_dequantising(graph);
     let constants = outer.with(&graph.initializer);
     let mut folded = Vec::new();
     let mut nodes = Vec::with_capacity(graph.node.len());
