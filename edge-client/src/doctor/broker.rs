@@ -34,14 +34,14 @@ pub(super) async fn check(settings: &Settings) -> Vec<Check> {
     let mut asked = Asked { reached: None, peer: None, host: None, greeting: None };
     let certified = settings.tls.as_ref().is_some_and(|tls| tls.cert.is_some());
     let outcome = match control::ask(&settings.state).await {
-        Ok(standing) => asked.hear(settings, standing),
+        Ok(standing) if standing.broker == settings.broker.to_string() => asked.hear(settings, standing),
         Err(error) if certified && matches!(StateDir::open(&settings.state), Err(StoreError::InUse(_))) => {
             let finding = format!("not tried: a device runs here and does not answer ({error})");
             let advice = "a second connection with its certificate may end its own: look with `systemctl status fedtt-edge`, or stop \
                           it and examine again";
             Err(Check::warn("broker", finding, advice))
         }
-        Err(_) => asked.ask(settings).await,
+        _ => asked.ask(settings).await,
     };
     checks.extend(outcome.err());
     checks.extend(asked.reached);
