@@ -69,8 +69,8 @@ impl Need {
                 Need { loading: bytes(held), training: bytes(held + TRACT_STEP * counted.step as f64), counted }
             }
             Holder::Ort => Need {
-                loading: bytes(ORT + ORT_LOADING * counted.dequantised as f64 + weights),
-                training: bytes(ORT + ORT_WEIGHTS * floats + ORT_STEP * counted.branched as f64),
+                loading: bytes(ORT + weights),
+                training: bytes(ORT + ORT_WEIGHTS * weights + ORT_STEP * counted.branched as f64),
                 counted,
             },
         }
@@ -90,6 +90,5 @@ const TRACT_STEP: f64 = 1.6;
 
 /// ONNX Runtime's library and environment.
 const ORT: f64 = 47.0 * MIB;
-const ORT_LOADING: f64 = 1.65;
 const ORT_WEIGHTS: f64 = 0.85;
 const ORT_STEP: f64 = 1.3;

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::TrainingGraph;
 use crate::ir::{Data, Graph, Node};
 use crate::shape::{Facts, sizes};
+use crate::unpack::unpack_in_place_of_use;
 
 /// Bytes that a training step of one shape holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -13,9 +14,7 @@ pub struct Footprint {
     pub weights: u64,
     /// Of those, in files.
     pub in_files: u64,
-    /// What quantised weights become as 32-bit floats.
-    pub dequantised: u64,
-    /// All weights as 32-bit floats.
+    /// The same with those that products read as 32-bit floats; of tables the rows alone are ever unpacked.
     pub floats: u64,
     /// The largest sum of values held at the same time, each from the node that makes it to the last that reads it.
     pub step: u64,
@@ -43,17 +42,19 @@ impl TrainingGraph {
     /// What a step on `batch` rows of `length` tokens holds.
     pub fn footprint(&self, batch: usize, length: usize) -> Footprint {
         let numbers = sizes(batch, length);
-        let facts = Facts::of_graph_at(&self.graph, &numbers);
+        let mut graph = self.graph.clone();
+        unpack_in_place_of_use(&mut graph);
+        let facts = Facts::of_graph_at(&graph, &numbers);
         let bytes = |name: &str| -> u64 {
             let (Some(shape), Some(dtype)) = (facts.shape_at(name, &numbers), facts.dtype(name)) else { return 0 };
             (shape.iter().product::<usize>() * dtype.bits()).div_ceil(8) as u64
         };
-        let mut forward = self.graph.clone();
+        let mut forward = graph.clone();
         forward.outputs.retain(|port| self.forward.contains(&port.name));
         forward.prune();
         let early: HashSet<&str> = made(&forward).collect();
-        let lives = Lives::of(&self.graph, &bytes);
-        let branch = self.graph.nodes.iter().filter(|node| !node.outputs.iter().any(|o| early.contains(o.as_str())));
+        let lives = Lives::of(&graph, &bytes);
+        let branch = graph.nodes.iter().filter(|node| !node.outputs.iter().any(|o| early.contains(o.as_str())));
         let captured: HashSet<&str> = branch
             .flat_map(Node::reads)
             .filter(|name| early.contains(name))
@@ -61,25 +62,26 @@ impl TrainingGraph {
             .collect();
         let held: u64 = captured.iter().map(|name| lives.bytes_of(name)).sum();
         let backward: Vec<bool> =
-            self.graph.nodes.iter().map(|n| !n.outputs.iter().any(|o| early.contains(o.as_str()))).collect();
-        let weights = self.graph.weights.values();
-        let quantised = self.graph.nodes.iter().filter(|node| node.is("DequantizeLinear"));
-        let stored: u64 = weights.clone().filter(|w| w.dtype.is_float()).map(|w| 4 * w.len() as u64).sum();
-        let constant = |node: &&Node| node.input(0).is_some_and(|name| self.graph.weights.contains_key(name));
-        let dequantised: u64 = quantised.filter(constant).filter_map(|node| node.output(0)).map(bytes).sum();
+            graph.nodes.iter().map(|n| !n.outputs.iter().any(|o| early.contains(o.as_str()))).collect();
+        let unpacks = |node: &&Node| node.is("Cast") || node.is("DequantizeLinear");
+        let unpacked: HashSet<&str> = graph.nodes.iter().filter(unpacks).filter_map(|node| node.input(0)).collect();
+        let floats = graph.weights.iter().map(|(name, weight)| match unpacked.contains(name.as_str()) {
+            true => 4 * weight.len(),
+            false => weight.byte_len(),
+        });
+        let weights = graph.weights.values();
         Footprint {
             weights: weights.clone().map(|weight| weight.byte_len() as u64).sum(),
             in_files: weights.filter(|w| matches!(w.data, Data::File { .. })).map(|w| w.byte_len() as u64).sum(),
-            dequantised,
-            floats: dequantised + stored,
-            step: lives.peak(&self.graph, |_| true, &HashSet::new()),
-            branched: (held + lives.peak(&self.graph, |i| backward[i], &captured)).max(lives.peak(
-                &self.graph,
+            floats: floats.map(|bytes| bytes as u64).sum(),
+            step: lives.peak(&graph, |_| true, &HashSet::new()),
+            branched: (held + lives.peak(&graph, |i| backward[i], &captured)).max(lives.peak(
+                &graph,
                 |i| !backward[i],
                 &HashSet::new(),
             )),
             forward: Lives::of(&forward, &bytes).peak(&forward, |_| true, &HashSet::new()),
-            nodes: self.graph.nodes.len() as u64,
+            nodes: graph.nodes.len() as u64,
         }
     }
 }
