@@ -23,7 +23,9 @@ pub(super) fn telling(tell: impl Fn(Told) + Send + Sync + 'static, service: Arc<
 /// What a peer can cause at will passes a few times a minute, with the number of what did not.
 fn damp(damper: &mut Damper, told: Told, now: u64) -> Option<Told> {
     match told {
-        Told::Forged { topic, reason } => Some(Told::Forged { topic, reason: damper.damp("forged", &reason, now)? }),
+        Told::Forged { topic, reason } => {
+            Some(Told::Forged { topic, reason: damper.damp(&format!("forged at {topic}"), &reason, now)? })
+        }
         Told::Unreadable { topic, reason } => {
             Some(Told::Unreadable { topic, reason: damper.damp("unreadable", &reason, now)? })
         }
@@ -47,13 +49,13 @@ mod tests {
         let tell = telling(move |told| noted.lock().unwrap().push(told), Arc::default());
         for i in 0..1000 {
             tell(Told::Unreadable { topic: format!("t/{i}"), reason: "it is noise".into() });
-            tell(Told::Forged { topic: format!("t/{i}"), reason: format!("it is of {i}") });
+            tell(Told::Forged { topic: format!("t/{}", i % 2), reason: format!("it is of {i}") });
             tell(Told::Notice(Notice { run: None, what: What::Ignored { reason: "a verdict".into() } }));
         }
         tell(Told::Notice(Notice { run: None, what: What::Connected }));
         let told = std::mem::take(&mut *told.lock().unwrap());
-        assert_eq!(told.len(), 16);
-        assert!(matches!(&told[15], Told::Notice(Notice { what: What::Connected, .. })));
+        assert_eq!(told.len(), 21);
+        assert!(matches!(&told[20], Told::Notice(Notice { what: What::Connected, .. })));
         let mut damper = Damper::default();
         let unreadable = || Told::Unreadable { topic: "t".into(), reason: "noise".into() };
         let passed = (0..8).filter_map(|_| damp(&mut damper, unreadable(), 1_000)).count();
