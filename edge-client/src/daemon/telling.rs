@@ -24,7 +24,8 @@ pub(super) fn telling(tell: impl Fn(Told) + Send + Sync + 'static, service: Arc<
 fn damp(damper: &mut Damper, told: Told, now: u64) -> Option<Told> {
     match told {
         Told::Forged { topic, reason } => {
-            Some(Told::Forged { topic, reason: damper.damp(&format!("forged at {topic}"), &reason, now)? })
+            let reason = damper.damp(&format!("forged at {topic}"), &reason, now)?;
+            Some(Told::Forged { topic, reason })
         }
         Told::Unreadable { topic, reason } => {
             Some(Told::Unreadable { topic, reason: damper.damp("unreadable", &reason, now)? })
