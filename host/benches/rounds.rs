@@ -1,7 +1,8 @@
 //! What a round costs beside training: `fedtt serve` as a process of its own, its embedded broker and database included, and
 //! clients in this one, a connection each, that answer at once with values of the plan's size.
 //!
-//! `cargo bench -p fedtt --bench rounds -- [--clients N] [--values N] [--encoding f32|int8] [--rounds N] [--broker URL]`
+//! `cargo bench -p fedtt --bench rounds -- [--clients N] [--values N] [--encoding f32|int8] [--level ZSTD] [--rounds N]
+//! [--broker URL]`
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::io::{BufRead, BufReader};
@@ -25,6 +26,8 @@ struct Settings {
     clients: usize,
     values: usize,
     encoding: Encoding,
+    /// zstd level of the plan.
+    level: i32,
     rounds: u32,
     broker: Option<String>,
 }
@@ -41,17 +44,20 @@ fn main() {
     let values = number("--values").unwrap_or(60_000);
     println!("no-op training, {encoding:?} both ways, on the disk of {}", std::env::temp_dir().display());
     println!(
-        "{:>8} {:>10} {:>12} {:>12} {:>12} {:>10}",
-        "clients", "values", "payload, B", "median, ms", "p90, ms", "host, MB"
+        "{:>8} {:>10} {:>12} {:>12} {:>12} {:>10} {:>14} {:>17}",
+        "clients", "values", "payload, B", "median, ms", "p90, ms", "host, MB", "host CPU, ms", "clients' CPU, ms"
     );
     let cases = number("--clients").map_or(vec![2, 8, 32], |clients| vec![clients]);
     for clients in cases {
         let rounds = number("--rounds").unwrap_or(100) as u32;
-        measure(&Settings { clients, values, encoding, rounds, broker: given("--broker") });
+        let level = number("--level").map_or(Plan::default().wire.level, |level| level as i32);
+        measure(&Settings { clients, values, encoding, level, rounds, broker: given("--broker") });
     }
 }
 
 fn measure(settings: &Settings) {
+    let own = std::process::id();
+    let before = processor(own);
     let folder = tempfile::tempdir().unwrap();
     let (state, runs) = (folder.path().join("state"), folder.path().join("runs"));
     // A broker of one's own remembers who was there before.
@@ -68,7 +74,13 @@ fn measure(settings: &Settings) {
     while client.ask(Request::Devices).unwrap()["devices"].as_array().unwrap().len() < settings.clients {
         std::thread::sleep(Duration::from_millis(10));
     }
-    let start = Request::Start { plan: toml::to_string(&plan).unwrap(), path, token: None, test: Vec::new(), reading: Default::default() };
+    let start = Request::Start {
+        plan: toml::to_string(&plan).unwrap(),
+        path,
+        token: None,
+        test: Vec::new(),
+        reading: Default::default(),
+    };
     let run = client.ask(start).unwrap()["run"].as_str().unwrap().to_string();
     let rounds = loop {
         let shown = client.ask(Request::Show { run: run.clone() }).unwrap();
@@ -79,17 +91,21 @@ fn measure(settings: &Settings) {
         }
     };
     let peak = memory(host.id());
+    let per_round = |busy: u64| busy / u64::from(settings.rounds.max(1));
+    let (host_busy, clients_busy) = (per_round(processor(host.id())), per_round(processor(own) - before));
     let mut times: Vec<u64> = rounds.windows(2).map(|pair| pair[1].began - pair[0].began).collect();
     times.sort_unstable();
     let payload = rounds[0].contributions.values().next().map_or(0, |c| c.payload);
     println!(
-        "{:>8} {:>10} {:>12} {:>12} {:>12} {:>10}",
+        "{:>8} {:>10} {:>12} {:>12} {:>12} {:>10} {:>14} {:>17}",
         settings.clients,
         rounds[0].trained,
         payload,
         times[times.len() / 2],
         times[times.len() * 9 / 10],
-        peak
+        peak,
+        host_busy,
+        clients_busy
     );
     drop(Host(host));
 }
@@ -130,6 +146,13 @@ fn memory(process: u32) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1000
 }
 
+/// Processor time of a process so far, ms: the system counts in hundredths of a second.
+fn processor(process: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    (fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()) * 10
+}
+
 /// A plan whose adapters have about so many values.
 fn plan(settings: &Settings) -> Plan {
     let mut plan = Plan { name: "bench".into(), rounds: settings.rounds, ..Plan::default() };
@@ -140,6 +163,7 @@ fn plan(settings: &Settings) -> Plan {
     plan.evaluation.clients = false;
     plan.wire.uplink.encoding = settings.encoding;
     plan.wire.downlink = settings.encoding;
+    plan.wire.level = settings.level;
     let source = fedtt_edge::source::Source::open(None).unwrap();
     let count = |bottleneck| {
         let mut plan = plan.clone();

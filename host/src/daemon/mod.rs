@@ -55,7 +55,7 @@ use tell::Teller;
 const MAX_PACKET: usize = 72 << 20;
 
 /// Bytes of messages that may wait before the link is left unread: devices, and what they send, wait in the broker.
-const WAITING: usize = 8 << 20;
+const WAITING: usize = 4 << 20;
 
 /// Why a host stopped, or did not start.
 #[derive(Debug, thiserror::Error)]

@@ -219,8 +219,7 @@ async fn one(
     let unwritten = |e: toml::ser::Error| DemoError::Plan { name: method.name.clone(), reason: e.to_string() };
     let plan = toml::to_string(&plan).map_err(unwritten)?;
     let path = demo.state.join(format!("{}.toml", method.name));
-    let request =
-        Request::Start { plan, path, token: None, test: demo.test.clone(), reading: Default::default() };
+    let request = Request::Start { plan, path, token: None, test: demo.test.clone(), reading: Default::default() };
     let state = demo.state.join("host");
     let asked = tokio::task::spawn_blocking(move || Client::connect(&state)?.ask(request)).await;
     let answer = asked.map_err(|_| DemoError::Name("asking the host failed".into()))??;

@@ -241,7 +241,7 @@ impl Run {
         let wire = &self.record.plan.wire;
         record.norm = change.iter().flatten().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
         let tensors = self.global.advance(&self.id, &trained, change, wire.downlink)?;
-        let payload = Message::from(tensors).encode(wire.level)?;
+        let payload = Message::from(tensors).into_bytes(wire.level)?;
         record.published = payload.len() as u64;
         self.record.change = Some((before, chunk::parcel(&payload, wire.chunk)));
         store.put_change(&self.id, &payload)?;

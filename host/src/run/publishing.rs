@@ -34,7 +34,7 @@ impl Broadcast {
     pub fn messages(&self) -> impl Iterator<Item = Result<(Topic, Vec<u8>), WireError>> + '_ {
         (0..self.parcel.chunks).map(|index| {
             let part = chunk::part(&self.run, self.round, self.parcel, &self.payload, self.chunk, index);
-            Ok(((self.topic)(self.run.clone(), index), Message::from(part).encode(0)?))
+            Ok(((self.topic)(self.run.clone(), index), Message::from(part).into_bytes(0)?))
         })
     }
 }
@@ -71,7 +71,7 @@ impl Run {
         if self.published.is_some_and(|(last, since)| last == state && (since..since + STATE_AGAIN).contains(&now)) {
             return Ok(());
         }
-        let payload = Message::from(self.global.whole(&self.id)).encode(self.record.plan.wire.level)?;
+        let payload = Message::from(self.global.whole(&self.id)).into_bytes(self.record.plan.wire.level)?;
         let parcel = chunk::parcel(&payload, self.record.plan.wire.chunk);
         self.broadcast(Topic::State, parcel, Arc::new(payload));
         self.published = Some((state, now));

@@ -34,8 +34,8 @@ pub struct BrokerConfig {
 }
 
 /// Messages on their way to one client before its queue is used; a sender to a slower client waits up to 2 s for room here.
-/// Enough for a round's download, and few enough that updates pouring in for the host do not pile up.
-const LANE: usize = 256;
+/// Few enough that long updates pouring in for the host do not pile up.
+const LANE: usize = 64;
 /// How long connections have to end by themselves at a shutdown; those yet to introduce themselves do not listen.
 const LEAVE: Duration = Duration::from_millis(500);
 /// Why it stays on the loopback.

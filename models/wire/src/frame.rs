@@ -40,11 +40,12 @@ fn checksum(head: &[u8], body: &[u8]) -> [u8; 4] {
 ///
 /// # Errors
 /// When the body has no CBOR form.
-pub fn encode<T: Serialize>(kind: u8, body: &T, level: i32) -> Result<Vec<u8>, WireError> {
+pub fn encode<T: Serialize>(kind: u8, body: T, level: i32) -> Result<Vec<u8>, WireError> {
     // The body is written behind the room for the header, so that a long one is not copied once more.
     let mut frame = vec![0; HEADER];
     let unfit = |reason: String| WireError::Body { what: "body", reason };
-    ciborium::into_writer(body, &mut frame).map_err(|e| unfit(e.to_string()))?;
+    ciborium::into_writer(&body, &mut frame).map_err(|e| unfit(e.to_string()))?;
+    drop(body);
     let mut kind = kind;
     let plain = frame.len() - HEADER;
     if level != 0 && plain >= WORTH_COMPRESSING {

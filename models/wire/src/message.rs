@@ -320,6 +320,16 @@ macro_rules! messages {
                 }
             }
 
+            /// The same of a message that is needed no more: a long one is given up as soon as it is written.
+            ///
+            /// # Errors
+            /// When it has no CBOR form.
+            pub fn into_bytes(self, level: i32) -> Result<Vec<u8>, WireError> {
+                match self {
+                    $(Message::$name(body) => frame::encode($kind, body, level),)*
+                }
+            }
+
             /// From bytes, decompressed to at most `limit`.
             ///
             /// # Errors
