@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use fedtt_wire::chunk::Ledger;
 use fedtt_wire::digest::Hashing;
-use fedtt_wire::message::Chunk;
+use fedtt_wire::message::{Chunk, Parcel};
 use fedtt_wire::{DeviceName, Message, RunId, WireError};
 
 use crate::store::{Files, Parts, StoreError};
@@ -55,11 +55,16 @@ pub(super) enum Added {
         missing: Option<Vec<u32>>,
     },
     /// A whole message.
-    Whole(Message),
+    Whole(Box<Message>),
     /// All of it came as it was sent, and makes no sense.
     Malformed(WireError),
     /// It did not come as it was sent.
-    Damaged(WireError),
+    Damaged {
+        /// What is wrong.
+        error: WireError,
+        /// Chunks to be sent again: all, or of very many the first.
+        missing: Vec<u32>,
+    },
 }
 
 impl Assemblies {
@@ -119,7 +124,7 @@ impl Assemblies {
             Ok(fresh) => fresh,
             Err(error) => {
                 self.drop_one(&key);
-                return Ok(Added::Damaged(error));
+                return Ok(damaged(error, chunk.parcel, limit));
             }
         };
         if fresh {
@@ -168,14 +173,18 @@ impl Assemblies {
         };
         let unread = |reason| StoreError::Content { what: "an update that came in".into(), reason };
         if digest.map_err(|e| unread(e.to_string()))? != whole.ledger.parcel().digest {
-            return Ok(Added::Damaged(WireError::Checksum("payload")));
+            return Ok(damaged(WireError::Checksum("payload"), *whole.ledger.parcel(), limit));
         }
         match message {
-            Ok(message) => Ok(Added::Whole(message)),
+            Ok(message) => Ok(Added::Whole(message.into())),
             Err(WireError::Source(reason)) => Err(unread(reason)),
             Err(error) => Ok(Added::Malformed(error)),
         }
     }
+}
+
+fn damaged(error: WireError, parcel: Parcel, limit: usize) -> Added {
+    Added::Damaged { error, missing: Ledger::new(parcel, limit).map(|ledger| ledger.missing()).unwrap_or_default() }
 }
 
 /// The message, and the digest of all that was to be read.
@@ -249,11 +258,13 @@ mod tests {
         for chunk in &chunks[2..] {
             last = Some(assemblies.add(&device("a"), chunk.clone(), 1000, 0).unwrap());
         }
-        assert!(matches!(last, Some(Added::Damaged(WireError::Checksum("payload")))));
+        assert!(
+            matches!(&last, Some(Added::Damaged { error: WireError::Checksum("payload"), missing }) if missing.len() == chunks.len())
+        );
         for chunk in &chunks {
             last = Some(assemblies.add(&device("a"), chunk.clone(), 1000, 0).unwrap());
         }
-        assert!(matches!(last, Some(Added::Whole(message)) if message == end));
+        assert!(matches!(last, Some(Added::Whole(message)) if *message == end));
         assert!(assemblies.incomplete.is_empty() && assemblies.held == 0);
     }
 

@@ -133,22 +133,24 @@ impl Coordinator {
         match self.assemblies.add(device, chunk, limit, now)? {
             Added::Part { missing: Some(missing) } => run.answer(device, round, digest, Outcome::Missing(missing)),
             Added::Part { missing: None } => Ok(()),
-            Added::Whole(Message::Update(update)) if update.run == *run.id() => {
-                run.updated(device, update, &parcel, now, changes)
-            }
-            Added::Whole(_) => {
-                let reason = "not an update of this run".to_string();
-                run.refused(now, device, "foreign", reason.clone());
-                run.answer(device, round, digest, Outcome::Rejected(reason))
-            }
+            Added::Whole(message) => match *message {
+                Message::Update(update) if update.run == *run.id() => {
+                    run.updated(device, update, &parcel, now, changes)
+                }
+                _ => {
+                    let reason = "not an update of this run".to_string();
+                    run.refused(now, device, "foreign", reason.clone());
+                    run.answer(device, round, digest, Outcome::Rejected(reason))
+                }
+            },
             Added::Malformed(error) => {
                 run.refused(now, device, "malformed", error.to_string());
                 run.answer(device, round, digest, Outcome::Rejected(error.to_string()))
             }
-            Added::Damaged(error) => {
+            Added::Damaged { error, missing } => {
                 run.refused(now, device, "malformed", error.to_string());
                 // Damage on the way is mended by sending all of it again.
-                run.answer(device, round, digest, Outcome::Missing((0..parcel.chunks).collect()))
+                run.answer(device, round, digest, Outcome::Missing(missing))
             }
         }
     }
