@@ -149,7 +149,7 @@ fn exports_of_the_embedded_encoder_are_equal() {
 /// Exports of common exporters, on token ids.
 #[test]
 #[cfg_attr(not(shared), ignore = "needs ../shared")]
-#[ignore = "needs Python with onnxruntime, numpy and tokenizers; FEDTT_PYTHON names it"]
+#[cfg_attr(shared, ignore = "needs Python with onnxruntime, numpy and tokenizers; FEDTT_PYTHON names it")]
 fn exports_of_other_families_are_equal() {
     let bench = Bench::new();
     let ids = bench.path("ids.tsv");
@@ -181,7 +181,7 @@ fn exports_of_other_families_are_equal() {
 /// A language model's next token, and a number.
 #[test]
 #[cfg_attr(not(shared), ignore = "needs ../shared")]
-#[ignore = "needs Python with onnxruntime, numpy and tokenizers; FEDTT_PYTHON names it"]
+#[cfg_attr(shared, ignore = "needs Python with onnxruntime, numpy and tokenizers; FEDTT_PYTHON names it")]
 fn exports_for_other_tasks_are_equal() {
     let bench = Bench::new();
     let model = |file: &str| shared(&format!("models/stories260k/{file}"));
