@@ -19,7 +19,7 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     sync_folder(folder)
 }
 
-/// As [`write_atomically`], with a mode and, where one is given, for a group (by its number).
+/// The same with a mode and, where one is given, for a group (by its number).
 ///
 /// # Errors
 /// When the system refuses.
