@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use sha2::{Digest, Sha256};
+use fedtt_wire::digest::Hashing;
 use ureq::http::{Response, StatusCode, header};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body};
@@ -333,8 +333,6 @@ fn wait(time: Duration, stop: &dyn Fn() -> bool) -> Result<(), FetchError> {
 /// # Errors
 /// When it cannot be read.
 pub(super) fn sha256(path: &Path) -> Result<String, FetchError> {
-    let mut hash = Sha256::new();
-    let mut file = File::open(path).map_err(refused("read", path))?;
-    io::copy(&mut file, &mut hash).map_err(refused("read", path))?;
-    Ok(fedtt_wire::Digest::from(<[u8; 32]>::from(hash.finalize())).to_string())
+    let digest = File::open(path).and_then(|file| Hashing::new(file).finish());
+    Ok(digest.map_err(refused("read", path))?.to_string())
 }
