@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use fedtt_link::{Link, Publication};
 use fedtt_wire::message::{Greeting, Hello};
-use fedtt_wire::{Message, Topic, Topics};
+use fedtt_wire::{Message, Topic, Topics, WireError};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
@@ -124,15 +124,13 @@ impl Desk {
     async fn answer(&mut self) -> Standing {
         // Errors here and below: time is up, or the device is about to end; what is known by then is told.
         let _ = timeout(PATIENCE, self.standing.wait_for(|standing| standing.connected)).await;
-        let nonce = now() ^ (u64::from(std::process::id()) << 40);
+        let nonce = nonce();
         let ours = |standing: &Standing| standing.greeting.as_ref().is_some_and(|(said, _)| said.nonce == nonce);
         for _ in 0..HELLOS.0 {
             if !self.standing.borrow().connected || ours(&self.standing.borrow()) {
                 break;
             }
-            let Ok(hello) = Message::from(Hello { nonce, key: self.identity.key().public() }).encode(0) else { break };
-            let payload = self.identity.key().seal(&self.up, hello).into();
-            let hello = Publication { topic: self.up.clone(), payload, retain: false };
+            let Ok(hello) = hello(&self.identity, &self.up, nonce) else { break };
             let _ = timeout(HELLOS.1, async {
                 self.link.publish(hello).await.ok()?;
                 self.standing.wait_for(ours).await.ok().map(drop)
@@ -144,6 +142,20 @@ impl Desk {
         let peer = self.link.peer_certificate().borrow().as_ref().map(|peer| peer.to_vec());
         Standing { greeting, peer, ..standing }
     }
+}
+
+/// Tells the answer to one hello from that to another.
+pub(crate) fn nonce() -> u64 {
+    now() ^ (u64::from(std::process::id()) << 40)
+}
+
+/// A hello to the host, signed as of now for the topic `up`.
+///
+/// # Errors
+/// When it cannot be encoded.
+pub(crate) fn hello(identity: &Identity, up: &str, nonce: u64) -> Result<Publication, WireError> {
+    let hello = Message::from(Hello { nonce, key: identity.key().public() }).encode(0)?;
+    Ok(Publication { topic: up.into(), payload: identity.key().seal(up, hello).into(), retain: false })
 }
 
 /// Asks the device that runs on a state folder.

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use fedtt_link::{Delivery, Inbox, Link, LinkConfig, Publication};
-use fedtt_wire::message::{Greeting, Hello, Host, SMALL};
+use fedtt_link::{Delivery, Inbox, Link, LinkConfig};
+use fedtt_wire::message::{Greeting, Host, SMALL};
 use fedtt_wire::{Message, PublicKey, Topic, Topics, seal};
 use tokio::time::{Instant, timeout_at};
 
@@ -137,10 +137,8 @@ impl Asked {
             link.subscribe(topics.name(&topic)).await.map_err(refused)?;
         }
         let up = topics.name(&Topic::Up(settings.name.clone()));
-        let hello = Hello { nonce: now() ^ (u64::from(std::process::id()) << 40), key: identity.key().public() };
-        let frame = Message::from(hello.clone()).encode(0).map_err(|e| cannot(&e.to_string()))?;
-        let payload = identity.key().seal(&up, frame).into();
-        let question = Publication { topic: up, payload, retain: false };
+        let nonce = control::nonce();
+        let question = control::hello(identity, &up, nonce).map_err(|e| cannot(&e.to_string()))?;
         let mut known = identity.host().ok().flatten().or(settings.host_key);
         let mut until = Instant::now() + PATIENCE;
         let mut said = None;
@@ -180,7 +178,7 @@ impl Asked {
                     let message = opened.and_then(|frame| Message::decode(frame, SMALL).ok());
                     if let Some(Message::Greeting(greeting)) =
                         message.filter(|_| topics.parse(&topic) != Some(Topic::Host))
-                        && greeting.nonce == hello.nonce
+                        && greeting.nonce == nonce
                     {
                         self.greeting = Some((greeting, now()));
                         return Ok(());
