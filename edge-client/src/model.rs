@@ -9,7 +9,7 @@ use fedtt_backbone::training::{
 };
 use fedtt_runtime::{Engine, EngineError, Session, SessionOptions, Tensor};
 use fedtt_tt::AdapterSet;
-use ndarray::{ArrayD, IxDyn};
+use ndarray::{ArrayD, Axis, IxDyn, concatenate};
 
 use crate::batch::Batch;
 use crate::streams::{StreamCache, feeds};
@@ -39,6 +39,8 @@ pub struct AdaptedModel {
     factors: Vec<String>,
     result: &'static str,
     streams: Option<StreamCache>,
+    /// Most tokens of a batch that the engine is given at once.
+    micro_batch: usize,
 }
 
 enum Sessions {
@@ -66,7 +68,8 @@ pub struct Objective {
 pub struct Outcome {
     /// The weighted sum of the batch's losses.
     pub loss: f32,
-    /// Logits or predictions `[B, outputs]`; for language modelling each token's loss, `[B, S]`.
+    /// Logits or predictions `[B, outputs]`; for language modelling each token's loss, `[B, S]`. At least of the rows that hold an
+    /// example.
     pub result: ArrayD<f32>,
 }
 
@@ -145,6 +148,7 @@ impl AdaptedModel {
             feeds: graph.feeds.clone(),
             factors: graph.factors.clone(),
             result: graph.result,
+            micro_batch: engine.micro_batch(),
             streams: match purpose {
                 Use::TrainAbove(_, streams) => Some(streams),
                 Use::Forward | Use::Train => None,
@@ -157,7 +161,15 @@ impl AdaptedModel {
     /// # Errors
     /// When the engine fails.
     pub fn forward(&mut self, set: &AdapterSet, batch: &Batch) -> Result<Outcome, ModelError> {
-        let mut inputs = self.inputs(set, batch)?;
+        let parts = batch.split(self.micro_batch);
+        let outcomes = parts.iter().map(|part| self.forward_part(set, part)).collect::<Result<Vec<_>, _>>()?;
+        let results: Vec<_> = outcomes.iter().map(|outcome| outcome.result.view()).collect();
+        let result = concatenate(Axis(0), &results).map_err(|_| ModelError::Output(self.result.to_string()))?;
+        Ok(Outcome { loss: outcomes.iter().map(|outcome| outcome.loss).sum(), result })
+    }
+
+    fn forward_part(&mut self, set: &AdapterSet, part: &Batch) -> Result<Outcome, ModelError> {
+        let mut inputs = self.inputs(set, part)?;
         let session = match &mut self.sessions {
             Sessions::Shared(session) => {
                 inputs.push((TRAIN.to_string(), Tensor::Bool(ArrayD::from_elem(IxDyn(&[]), false))));
@@ -180,7 +192,22 @@ impl AdaptedModel {
         batch: &Batch,
         shift: Option<&ArrayD<f32>>,
     ) -> Result<(f32, Gradients), ModelError> {
-        let mut inputs = self.inputs(set, batch)?;
+        let (mut loss, mut gradients) = (0.0, Gradients::new());
+        for part in batch.split(self.micro_batch) {
+            let (of_part, by_input) = self.step_part(set, &part, shift)?;
+            loss += of_part;
+            add(&mut gradients, by_input);
+        }
+        Ok((loss, gradients))
+    }
+
+    fn step_part(
+        &mut self,
+        set: &AdapterSet,
+        part: &Batch,
+        shift: Option<&ArrayD<f32>>,
+    ) -> Result<(f32, Gradients), ModelError> {
+        let mut inputs = self.inputs(set, part)?;
         if let Some(shift) = shift {
             // A bias is added to the logits as well.
             match inputs.iter_mut().find(|(name, _)| name == HEAD_BIAS) {
@@ -214,6 +241,16 @@ impl AdaptedModel {
         inputs.push(("labels".into(), batch.labels.clone()));
         inputs.push(("weights".into(), batch.weights.clone()));
         Ok(inputs)
+    }
+}
+
+/// Adds gradients to a sum.
+pub(crate) fn add(sum: &mut Gradients, gradients: Gradients) {
+    for (name, gradient) in gradients {
+        match sum.get_mut(&name) {
+            Some(sum) => *sum += &gradient,
+            None => drop(sum.insert(name, gradient)),
+        }
     }
 }
 

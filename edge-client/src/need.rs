@@ -1,13 +1,15 @@
 //! Memory that training takes, foreseen from plan and backbone.
 //!
 //! Weights and values of a step are counted in the training graph ([`Footprint`]). How much more an engine takes than that
-//! was measured: resident memory at its highest against what was counted, over batches of 8 to 32 rows of 32 to 128 tokens,
-//! of the embedded encoder and of MiniLM-L6 with 8-bit and 32-bit weights, on one thread. `tests/memory.rs` repeats it.
+//! was measured: resident memory at its highest against what was counted, over batches of 8 to 32 rows of 32 to 128 tokens
+//! in parts of at most 512 tokens, of the embedded encoder and of MiniLM-L6 with 8-bit and 32-bit weights, on one thread.
+//! `tests/memory.rs` repeats it.
 
 use fedtt_backbone::training::{Footprint, TrainingGraph};
 use fedtt_runtime::Engine;
 use fedtt_wire::Plan;
 
+use crate::batch::micro_rows;
 use crate::local::{LocalError, adapter_header};
 use crate::model::{ModelError, training_spec};
 use crate::source::Source;
@@ -45,17 +47,19 @@ impl Need {
         self.loading.max(self.training)
     }
 
-    /// What `plan` takes in the backbone of `source`.
+    /// What `plan` takes in the backbone of `source`, with at most `micro_batch` tokens computed at once.
     ///
     /// # Errors
     /// When the plan does not fit the backbone.
-    pub fn of_plan(plan: &Plan, source: &Source, holder: Holder) -> Result<Self, LocalError> {
+    pub fn of_plan(plan: &Plan, source: &Source, holder: Holder, micro_batch: usize) -> Result<Self, LocalError> {
         let header = adapter_header(plan, source)?;
         let objective = header.objective(source)?;
         let set = header.fresh(source, &objective)?;
         let spec = training_spec(&set, &objective, None);
         let graph = TrainingGraph::build(&source.backbone, &spec).map_err(ModelError::from)?;
-        Ok(Need::of(graph.footprint(plan.local.batch, plan.model.max_length), holder))
+        let length = plan.model.max_length;
+        let rows = micro_rows(plan.local.batch, length, micro_batch);
+        Ok(Need::of(graph.footprint(rows, length), holder))
     }
 
     fn of(counted: Footprint, holder: Holder) -> Self {
@@ -80,13 +84,13 @@ impl Need {
 const MIB: f64 = 1048576.0;
 
 /// tract's plans and the thread that runs them, and for each operator of the graph.
-const TRACT: f64 = 8.0 * MIB;
+const TRACT: f64 = 4.0 * MIB;
 const TRACT_NODE: f64 = 0.021 * MIB;
 /// Copies of the weights as stored: as read, and in the graph that plans are made from.
-const TRACT_STORED: f64 = 2.2;
+const TRACT_STORED: f64 = 1.2;
 /// In plans.
-const TRACT_FLOATS: f64 = 1.22;
-const TRACT_STEP: f64 = 1.6;
+const TRACT_FLOATS: f64 = 1.65;
+const TRACT_STEP: f64 = 2.3;
 
 /// ONNX Runtime's library and environment.
 const ORT: f64 = 47.0 * MIB;

@@ -11,7 +11,8 @@ use fedtt_edge::prepare::Encoding;
 use fedtt_edge::source::{FieldSplit, Source, field_reports};
 use fedtt_edge::task::TaskKind;
 use fedtt_edge::train::{CheckpointPolicy, TrainError, TrainSettings, Trained, TrainingData, train};
-use fedtt_runtime::{Engine, SessionOptions, TractEngine};
+use fedtt_runtime::{CPU_MICRO_BATCH, SessionOptions, TractEngine};
+use fedtt_tt::AdapterSet;
 use fedtt_tt::config::{Init, Rank};
 
 struct Bench {
@@ -59,13 +60,18 @@ impl Bench {
         Bench { source, header, data, shape }
     }
 
-    fn run(&self, stop_after: Option<u64>, policy: Option<&CheckpointPolicy>) -> Result<Trained, TrainError> {
+    /// The untrained adapters, and the model that computes at most so many tokens at once.
+    fn model(&self, micro_batch: usize) -> (AdapterSet, AdaptedModel) {
         let objective = self.header.objective(&self.source).unwrap();
         let set = self.header.fresh(&self.source, &objective).unwrap();
-        let engine: Box<dyn Engine> = Box::new(TractEngine::new(1));
+        let engine = TractEngine::new(1).with_micro_batch(micro_batch);
         let options = SessionOptions { threads: 1, ..SessionOptions::default() };
-        let mut model =
-            AdaptedModel::load(&self.source.backbone, &set, &objective, engine.as_ref(), &options, Use::Train).unwrap();
+        let model = AdaptedModel::load(&self.source.backbone, &set, &objective, &engine, &options, Use::Train).unwrap();
+        (set, model)
+    }
+
+    fn run(&self, stop_after: Option<u64>, policy: Option<&CheckpointPolicy>) -> Result<Trained, TrainError> {
+        let (set, mut model) = self.model(CPU_MICRO_BATCH);
         let settings = TrainSettings { stop_after, ..self.header.training.clone() };
         train(&mut model, set, &self.data, self.shape, &settings, policy, &mut ())
     }
@@ -121,6 +127,28 @@ fn two_small_batches_make_the_step_of_a_large_one() {
     let small = Bench::new(TrainSettings { batch: 8, accumulate: 2, ..once }, 16, 0).run(None, None).unwrap();
     assert_eq!((large.steps, small.steps), (1, 1));
     assert!((large.loss - small.loss).abs() < 1e-5);
+}
+
+#[test]
+fn parts_of_a_batch_make_its_step_and_its_results() {
+    let bench = Bench::new(settings(), 16, 0);
+    // Five examples and three fillers, whole and in parts of two rows.
+    let batch = bench.data.train.batch(&[3, 1, 4, 2, 5], bench.shape, 0.2);
+    let [(set, mut whole), (_, mut parts)] = [usize::MAX, 32].map(|tokens| bench.model(tokens));
+    let [a, b] = [&mut whole, &mut parts].map(|model| model.forward(&set, &batch).unwrap());
+    assert!((a.loss - b.loss).abs() < 1e-5, "{} {}", a.loss, b.loss);
+    assert_eq!(b.result.shape()[0], 6, "three parts");
+    assert!(
+        a.result.rows().into_iter().zip(b.result.rows()).take(5).all(|(a, b)| (&a - &b).iter().all(|d| d.abs() < 1e-5))
+    );
+    let [(a_loss, a), (b_loss, b)] = [whole, parts].map(|mut model| model.step(&set, &batch, None).unwrap());
+    assert!((a_loss - b_loss).abs() < 1e-5);
+    assert_eq!(a.len(), b.len());
+    for (name, gradient) in a {
+        let size = gradient.iter().map(|g| g * g).sum::<f32>().sqrt();
+        let off = (&gradient - &b[&name]).iter().map(|g| g * g).sum::<f32>().sqrt();
+        assert!(off <= 1e-5 * size.max(1e-3), "{name}: {off} of {size}");
+    }
 }
 
 #[test]

@@ -19,6 +19,10 @@ pub(crate) struct EngineArgs {
     /// Threads inside one operator; 0 lets the engine choose.
     #[arg(long, default_value_t = 0)]
     threads: usize,
+    /// Most tokens computed at once: larger batches go through in parts and take no more memory; 0 for whole batches
+    /// [default: 512 on a CPU, whole batches on a GPU].
+    #[arg(long, value_name = "TOKENS")]
+    micro_batch: Option<usize>,
 }
 
 impl EngineArgs {
@@ -28,6 +32,7 @@ impl EngineArgs {
             library: self.ort_library.clone(),
             provider: self.provider,
             threads: self.threads,
+            micro_batch: self.micro_batch,
         }
     }
 

@@ -1,5 +1,6 @@
 //! Rows of tokens to the tensors a graph takes.
 
+mod micro;
 mod order;
 
 use ndarray::{Array2, ArrayD, IxDyn};
@@ -9,6 +10,7 @@ use fedtt_runtime::Tensor;
 use crate::data::Targets;
 use crate::tokenize::Tokens;
 
+pub use micro::micro_rows;
 pub use order::{evaluation_order, hold_out, padded_length, training_order};
 
 /// A data set ready to be batched.

@@ -50,6 +50,10 @@ pub(crate) struct EngineArgs {
     /// Threads; 0 lets the engine choose. Results repeat bit for bit only with the same number
     #[arg(long, value_name = "N", default_value_t = 0)]
     threads: usize,
+    /// Most tokens computed at once: larger batches go through in parts and take no more memory; 0 for whole batches
+    /// [default: 512 on a CPU, whole batches on a GPU]
+    #[arg(long, value_name = "TOKENS")]
+    micro_batch: Option<usize>,
 }
 
 /// How labelled files are read.
@@ -92,6 +96,7 @@ impl EngineArgs {
             library: self.ort_library.clone(),
             provider: self.provider,
             threads: self.threads,
+            micro_batch: self.micro_batch,
         }
     }
 

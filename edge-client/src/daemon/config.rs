@@ -137,6 +137,8 @@ pub struct EngineSettings {
     pub provider: String,
     /// Threads; 0 lets the engine choose.
     pub threads: usize,
+    /// Most tokens computed at once; 0 for whole batches.
+    pub micro_batch: Option<usize>,
 }
 
 impl Default for EdgeConfig {
@@ -168,7 +170,7 @@ impl Default for PolicySettings {
 
 impl Default for EngineSettings {
     fn default() -> Self {
-        EngineSettings { engine: "auto".into(), library: None, provider: "cpu".into(), threads: 0 }
+        EngineSettings { engine: "auto".into(), library: None, provider: "cpu".into(), threads: 0, micro_batch: None }
     }
 }
 
@@ -265,6 +267,7 @@ impl EdgeConfig {
                 library: self.engine.library,
                 provider: self.engine.provider.parse().map_err(|e| field("engine.provider")(format!("{e}")))?,
                 threads: self.engine.threads,
+                micro_batch: self.engine.micro_batch,
             },
         })
     }

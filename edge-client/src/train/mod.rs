@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::batch::{BatchShape, EncodedSet, training_order};
 use crate::evaluate::{Evaluation, TargetScale, evaluate};
-use crate::model::{AdaptedModel, Gradients, ModelError};
+use crate::model::{AdaptedModel, Gradients, ModelError, add};
 
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use progress::{Observer, Plan, StepEvent};
@@ -251,12 +251,7 @@ impl<'a> Run<'a> {
         for examples in group {
             let (part, gradients) = model.step(&self.set, &data.batch(examples, self.shape, weight), None)?;
             loss += part;
-            for (name, gradient) in gradients {
-                match summed.get_mut(&name) {
-                    Some(sum) => *sum += &gradient,
-                    None => drop(summed.insert(name, gradient)),
-                }
-            }
+            add(&mut summed, gradients);
         }
         if !loss.is_finite() {
             return Err(TrainError::Diverged { loss, step: self.optimiser.state().step });

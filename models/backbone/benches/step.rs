@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! cargo bench -p fedtt-backbone --bench step -- [MODEL.onnx] [--engine ort|tract] [--threads N] [--batch B]
-//!     [--length S] [--repeats N] [--task classify|lm] [--json]
+//!     [--length S] [--micro-batch TOKENS] [--repeats N] [--task classify|lm] [--json]
 //! ```
+//! A batch goes through in parts of at most so many tokens, as in training: by default of those the engine says; 0 for whole batches.
 //! Without a model, MiniLM beside the repository is taken (`../shared/models`), and nothing is measured where that is
 //! absent. Times are medians; memory is the process's peak over its start, so run one engine at a time to compare it.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
@@ -85,6 +86,12 @@ fn into_bundle(model: &std::path::Path, folder: &std::path::Path) -> Bundle {
 
 fn measure(args: &Args, model: &std::path::Path, backbone: &Backbone, engine: &dyn fedtt_runtime::Engine) {
     let (batch, length) = (args.number("batch", 16), args.number("length", 64));
+    let tokens = match args.number("micro-batch", engine.micro_batch()) {
+        0 => usize::MAX,
+        tokens => tokens,
+    };
+    let rows = (tokens / length).clamp(1, batch);
+    let parts = batch.div_ceil(rows);
     let repeats = args.number("repeats", 7);
     let start = memory("VmRSS");
     let options = SessionOptions { threads: args.number("threads", 1), ..SessionOptions::default() };
@@ -101,7 +108,7 @@ fn measure(args: &Args, model: &std::path::Path, backbone: &Backbone, engine: &d
         norms: Vec::new(),
     };
     let graph = TrainingGraph::build(backbone, &spec).unwrap();
-    let feeds = feeds(backbone, &graph, &set, batch, length, language);
+    let feeds = feeds(backbone, &graph, &set, rows, length, language);
     let gradients: Vec<String> = graph.factors.iter().map(|name| gradient_of(name)).collect();
     let forward_outputs = vec![LOSS, graph.result];
     let step_outputs: Vec<&str> = forward_outputs.iter().copied().chain(gradients.iter().map(String::as_str)).collect();
@@ -117,7 +124,7 @@ fn measure(args: &Args, model: &std::path::Path, backbone: &Backbone, engine: &d
         let mut times: Vec<f64> = (0..repeats)
             .map(|_| {
                 let begin = Instant::now();
-                session.run(&inputs, outputs).unwrap();
+                (0..parts).for_each(|_| drop(session.run(&inputs, outputs).unwrap()));
                 begin.elapsed().as_secs_f64()
             })
             .collect();
@@ -126,8 +133,8 @@ fn measure(args: &Args, model: &std::path::Path, backbone: &Backbone, engine: &d
     };
     let only = args.options.get("only").map(String::as_str);
     let wanted = |name: &str| only.is_none_or(|only| only == name);
-    let mut rows: Vec<(&str, f64, f64)> = Vec::new();
-    let mut row = |name: &'static str, result: (f64, f64)| rows.push((name, result.0, result.1));
+    let mut found: Vec<(&str, f64, f64)> = Vec::new();
+    let mut row = |name: &'static str, result: (f64, f64)| found.push((name, result.0, result.1));
     if wanted("forward") {
         row("forward", time(&graph.forward(backbone).unwrap(), None, &forward_outputs));
     }
@@ -144,9 +151,9 @@ fn measure(args: &Args, model: &std::path::Path, backbone: &Backbone, engine: &d
         }
     }
     let peak = (memory("VmHWM") - start) / 1e6;
-    let base = rows.first().map_or(1.0, |row| row.1);
+    let base = found.first().map_or(1.0, |row| row.1);
     if args.options.contains_key("json") {
-        let times: Vec<String> = rows
+        let times: Vec<String> = found
             .iter()
             .map(|(name, s, load)| format!("\"{name}\":{{\"ms\":{:.2},\"load_s\":{load:.2}}}", s * 1e3))
             .collect();
@@ -159,19 +166,17 @@ fn measure(args: &Args, model: &std::path::Path, backbone: &Backbone, engine: &d
         return;
     }
     println!(
-        "{} on {}: {} x {}, {} threads, peak {peak:.0} MB over start",
+        "{} on {}: {batch} x {length} in {parts} parts, {} threads, peak {peak:.0} MB over start",
         model.display(),
         engine.name(),
-        batch,
-        length,
         options.threads
     );
-    for (name, seconds, load) in &rows {
+    for (name, seconds, load) in &found {
         println!(
             "  {name:<18}{:>9.1} ms  {:>5.2} x {}  (ready in {load:.1} s)",
             seconds * 1e3,
             seconds / base,
-            rows[0].0
+            found[0].0
         );
     }
 }

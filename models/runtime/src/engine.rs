@@ -44,6 +44,11 @@ pub trait Engine: Send + Sync {
         None
     }
 
+    /// Most tokens (rows times their length) worth computing at once: see [`crate::EngineConfig::micro_batch`].
+    fn micro_batch(&self) -> usize {
+        crate::EngineConfig::default().micro_batch()
+    }
+
     /// Whether `If` runs one of its branches alone, so that one session serves training and evaluation.
     fn conditionals(&self) -> bool {
         true

@@ -14,6 +14,6 @@ pub use engine::{Engine, EngineError, Model, Session, SessionOptions};
 pub use ort_engine::OrtEngine;
 /// Encoding and decoding of [`proto`] messages (`prost::Message`).
 pub use prost;
-pub use select::{EngineChoice, EngineConfig, Provider, SelectError, expected, select};
+pub use select::{CPU_MICRO_BATCH, EngineChoice, EngineConfig, Provider, SelectError, expected, select};
 pub use tensor::Tensor;
 pub use tract_engine::{TractEngine, proto};

@@ -1,6 +1,6 @@
 //! The tensors that cross the engine boundary.
 
-use ndarray::ArrayD;
+use ndarray::{ArrayD, Axis, Slice};
 
 /// A dense tensor going into or coming out of a session.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +26,16 @@ impl Tensor {
         }
     }
 
+    /// The entries `range` of the first dimension.
+    pub fn rows(&self, range: std::ops::Range<usize>) -> Tensor {
+        match self {
+            Tensor::F32(a) => Tensor::F32(rows(a, range)),
+            Tensor::I64(a) => Tensor::I64(rows(a, range)),
+            Tensor::I32(a) => Tensor::I32(rows(a, range)),
+            Tensor::Bool(a) => Tensor::Bool(rows(a, range)),
+        }
+    }
+
     /// The array, if it holds 32-bit floats.
     pub fn as_f32(&self) -> Option<&ArrayD<f32>> {
         match self {
@@ -41,6 +51,10 @@ impl Tensor {
             _ => None,
         }
     }
+}
+
+fn rows<T: Clone>(array: &ArrayD<T>, range: std::ops::Range<usize>) -> ArrayD<T> {
+    array.slice_axis(Axis(0), Slice::from(range)).to_owned()
 }
 
 impl From<ArrayD<f32>> for Tensor {

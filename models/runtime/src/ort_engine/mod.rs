@@ -50,7 +50,7 @@ pub enum Optimisation {
 }
 
 /// What holds for every session of an [`OrtEngine`].
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct OrtOptions {
     /// The library, or a folder that holds it; without one the usual places are searched.
     pub library: Option<PathBuf>,
@@ -58,6 +58,8 @@ pub struct OrtOptions {
     pub provider: Provider,
     /// Threads for sessions that leave the number to the engine; 0 lets ONNX Runtime choose.
     pub threads: usize,
+    /// Most tokens computed at once.
+    pub micro_batch: usize,
     /// Whether idle threads spin, which costs the cores' other users dearly; without a setting they do as long as
     /// there is a core for each.
     pub spinning: Option<bool>,
@@ -65,6 +67,20 @@ pub struct OrtOptions {
     pub optimisation: Optimisation,
     /// Kernels that give the same bits in every run, where there is a choice.
     pub deterministic: bool,
+}
+
+impl Default for OrtOptions {
+    fn default() -> Self {
+        OrtOptions {
+            library: None,
+            provider: Provider::default(),
+            threads: 0,
+            micro_batch: crate::CPU_MICRO_BATCH,
+            spinning: None,
+            optimisation: Optimisation::default(),
+            deterministic: false,
+        }
+    }
 }
 
 /// ONNX Runtime, from a library found on the machine.
@@ -173,6 +189,10 @@ impl Engine for OrtEngine {
 
     fn library(&self) -> Option<&Path> {
         Some(&self.library.path)
+    }
+
+    fn micro_batch(&self) -> usize {
+        self.options.micro_batch
     }
 
     fn load(&self, model: &Model, options: &SessionOptions) -> Result<Box<dyn Session>, EngineError> {

@@ -23,15 +23,21 @@ use session::TractSession;
 const VERSION: &str = "0.23.9";
 
 /// tract, which is part of this library and runs on the CPU.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct TractEngine {
     threads: usize,
+    micro_batch: usize,
 }
 
 impl TractEngine {
     /// An engine whose sessions use `threads` threads unless they say otherwise; 0 stands for one per core.
     pub fn new(threads: usize) -> Self {
-        TractEngine { threads }
+        TractEngine { threads, micro_batch: crate::CPU_MICRO_BATCH }
+    }
+
+    /// The same for at most so many tokens at once.
+    pub fn with_micro_batch(self, tokens: usize) -> Self {
+        TractEngine { micro_batch: tokens, ..self }
     }
 
     fn executor(&self, options: &SessionOptions) -> Executor {
@@ -54,6 +60,10 @@ impl Engine for TractEngine {
             Ok(session) => Ok(Box::new(session)),
             Err(message) => Err(EngineError::Load { engine: self.name(), message }),
         }
+    }
+
+    fn micro_batch(&self) -> usize {
+        self.micro_batch
     }
 
     fn conditionals(&self) -> bool {
