@@ -7,10 +7,10 @@
 mod data;
 mod error;
 mod memory;
+mod mix;
 mod model;
 mod order;
 mod plan;
-mod prior;
 #[cfg(test)]
 mod tests;
 mod train;

@@ -11,9 +11,9 @@ use fedtt_wire::tensor::EncodedTensor;
 use fedtt_wire::{DeviceName, Digest, Plan, RunId};
 use ndarray::{ArrayD, Zip};
 
+use super::mix::{Deck, Mix};
 use super::order::Batches;
 use super::plan::rate;
-use super::prior::logit_shift;
 use super::update::{Encoded, encode};
 use super::{LocalData, LocalError, LocalMemory, PlanModel};
 
@@ -173,6 +173,7 @@ impl PlanModel {
         let config = AdamWConfig {
             learning_rate: full * round.rate,
             weight_decay: plan.local.weight_decay,
+            epsilon: plan.local.epsilon,
             clip_norm: (plan.local.clip > 0.0).then_some(plan.local.clip),
             ..AdamWConfig::default()
         };
@@ -183,8 +184,11 @@ impl PlanModel {
         }
         let mask = self.set.mask(round.mask);
         let lengths = data.train.lengths();
-        let shift = logit_shift(&data.train.targets, plan.model.labels.len(), plan.local.logit_adjustment);
-        let mut batches = Batches::new(&lengths, plan.local.batch, plan.seed, round.round, round.device);
+        let mix = Mix::new(&data.train.targets, plan.model.labels.len(), plan.local.class_balance);
+        let shift = mix.as_ref().and_then(|mix| mix.logit_shift(plan.local.logit_adjustment));
+        let whole = || vec![Deck { examples: (0..lengths.len()).collect(), share: 1.0 }];
+        let decks = mix.filter(|_| plan.local.class_balance > 0.0).map_or_else(whole, Mix::decks);
+        let mut batches = Batches::new(&lengths, decks, plan.local.batch, plan.seed, round.round, round.device);
         let steps = plan.local.steps_of(data.train.rows.len());
         let (mut sum, mut tokens) = (0.0, 0);
         for step in 0..steps {

@@ -40,6 +40,10 @@ pub struct LocalPlan {
     pub weight_decay: f32,
     /// Largest global norm of a step's gradients; 0 for no limit.
     pub clip: f32,
+    /// Added by AdamW to the root of the second moment. Gradients far below it move values little; with 1e-8 the smallest moves
+    /// them as far as the largest, which is what makes a device with one class, whose adjusted loss says next to nothing,
+    /// pull as hard as any other.
+    pub epsilon: f32,
     /// Weight of the proximal term mu/2 |w - w_global|^2 (FedProx, Li et al. 2020).
     pub prox: f32,
     /// What becomes of the optimiser's moments.
@@ -47,6 +51,9 @@ pub struct LocalPlan {
     /// How much of a device's own mix of classes is taken out of its loss: its logits are trained with this times the
     /// logarithm of each class's share added (Menon et al. 2021). 0 for none, 1 for all.
     pub logit_adjustment: f32,
+    /// How far the classes of a device are evened out in its batches: they are drawn in proportion to n^(1 - this) of a class's
+    /// n examples. 0 for as they are, 1 for all alike. The logit adjustment is of the mix that is drawn.
+    pub class_balance: f32,
 }
 
 impl Default for LocalPlan {
@@ -62,9 +69,11 @@ impl Default for LocalPlan {
             floor: 0.1,
             weight_decay: 0.0,
             clip: 1.0,
+            epsilon: 1e-8,
             prox: 0.0,
             moments: Moments::Fresh,
             logit_adjustment: 0.0,
+            class_balance: 0.0,
         }
     }
 }
@@ -95,7 +104,9 @@ impl LocalPlan {
         within("local.floor", f64::from(self.floor), 0.0, 1.0)?;
         at_least("local.weight_decay", f64::from(self.weight_decay), 0.0)?;
         at_least("local.clip", f64::from(self.clip), 0.0)?;
+        within("local.epsilon", f64::from(self.epsilon), 1e-12, 1.0)?;
         at_least("local.prox", f64::from(self.prox), 0.0)?;
-        within("local.logit_adjustment", f64::from(self.logit_adjustment), 0.0, 4.0)
+        within("local.logit_adjustment", f64::from(self.logit_adjustment), 0.0, 4.0)?;
+        within("local.class_balance", f64::from(self.class_balance), 0.0, 1.0)
     }
 }

@@ -147,6 +147,9 @@ impl Plan {
             let reason = "needs model.task = \"classify\" and adapter.head.bias = true; or leave it at 0";
             return Err(PlanError::new("local.logit_adjustment", reason));
         }
+        if self.local.class_balance > 0.0 && self.model.task != Task::Classify {
+            return Err(PlanError::new("local.class_balance", "needs model.task = \"classify\"; or leave it at 0"));
+        }
         self.selection.validate()?;
         self.collection.validate()?;
         self.aggregation.validate()?;

@@ -22,6 +22,8 @@ fn every_setting_out_of_range_is_named() {
         ("[local]\nclip = nan", "`local.clip`"),
         ("[local]\nlogit_adjustment = 5.0", "`local.logit_adjustment`"),
         ("[local]\nlogit_adjustment = 1.0\n[adapter.head]\nbias = false", "`local.logit_adjustment`"),
+        ("[local]\nepsilon = 0.0", "`local.epsilon`"),
+        ("[local]\nclass_balance = 1.5", "`local.class_balance`"),
         ("[selection]\ncount = 2\nfraction = 0.5", "`selection.count`"),
         ("[selection]\ncount = 2\nmin = 3", "`selection.min`"),
         ("[selection]\nover = 0.5", "`selection.over`"),
