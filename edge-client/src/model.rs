@@ -131,7 +131,11 @@ impl AdaptedModel {
             Use::Forward | Use::Train => None,
         };
         let spec = training_spec(set, objective, from_block);
-        let graph = TrainingGraph::build(backbone, &spec)?;
+        let thrift = engine.thrift();
+        let mut graph = TrainingGraph::build(backbone, &spec)?;
+        if thrift.recompute {
+            graph = graph.recomputing();
+        }
         let sessions = match purpose {
             Use::Forward => Sessions::Forward(engine.load(&graph.forward(backbone)?, options)?),
             Use::Train | Use::TrainAbove(..) if engine.conditionals() => {
@@ -148,7 +152,7 @@ impl AdaptedModel {
             feeds: graph.feeds.clone(),
             factors: graph.factors.clone(),
             result: graph.result,
-            micro_batch: engine.micro_batch(),
+            micro_batch: thrift.micro_batch,
             streams: match purpose {
                 Use::TrainAbove(_, streams) => Some(streams),
                 Use::Forward | Use::Train => None,

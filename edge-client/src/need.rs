@@ -6,7 +6,7 @@
 //! `tests/memory.rs` repeats it.
 
 use fedtt_backbone::training::{Footprint, TrainingGraph};
-use fedtt_runtime::Engine;
+use fedtt_runtime::{Engine, Thrift};
 use fedtt_wire::Plan;
 
 use crate::batch::micro_rows;
@@ -47,18 +47,21 @@ impl Need {
         self.loading.max(self.training)
     }
 
-    /// What `plan` takes in the backbone of `source`, with at most `micro_batch` tokens computed at once.
+    /// What `plan` takes in the backbone of `source`, whose steps save memory by `thrift`.
     ///
     /// # Errors
     /// When the plan does not fit the backbone.
-    pub fn of_plan(plan: &Plan, source: &Source, holder: Holder, micro_batch: usize) -> Result<Self, LocalError> {
+    pub fn of_plan(plan: &Plan, source: &Source, holder: Holder, thrift: Thrift) -> Result<Self, LocalError> {
         let header = adapter_header(plan, source)?;
         let objective = header.objective(source)?;
         let set = header.fresh(source, &objective)?;
         let spec = training_spec(&set, &objective, None);
-        let graph = TrainingGraph::build(&source.backbone, &spec).map_err(ModelError::from)?;
+        let mut graph = TrainingGraph::build(&source.backbone, &spec).map_err(ModelError::from)?;
+        if thrift.recompute {
+            graph = graph.recomputing();
+        }
         let length = plan.model.max_length;
-        let rows = micro_rows(plan.local.batch, length, micro_batch);
+        let rows = micro_rows(plan.local.batch, length, thrift.micro_batch);
         Ok(Need::of(graph.footprint(rows, length), holder))
     }
 

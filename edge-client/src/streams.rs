@@ -54,7 +54,7 @@ impl StreamCache {
         let mut end = 0u64;
         for set in sets {
             for examples in evaluation_order(&set.lengths(), shape.rows) {
-                for part in set.batch(&examples, shape, 0.0).split(engine.micro_batch()) {
+                for part in set.batch(&examples, shape, 0.0).split(engine.thrift().micro_batch) {
                     let inputs = feeds(backbone, &part, &backbone.feeds);
                     let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, t)| (name.as_str(), t)).collect();
                     let streams = session.run(&inputs, &[STREAM])?;

@@ -57,7 +57,7 @@ fn measure() {
     data.examples.iter_mut().for_each(|example| example.text = text.clone());
     let (_, before) = peak().unwrap();
     let holder = if engine == EngineChoice::Ort { Holder::Ort } else { Holder::Tract };
-    let need = Need::of_plan(&plan, &source, holder, config.micro_batch()).unwrap();
+    let need = Need::of_plan(&plan, &source, holder, config.thrift()).unwrap();
     let chosen = select(&config).unwrap();
     let mut model =
         PlanModel::load(&plan, &source, chosen.as_ref(), &SessionOptions { threads: 1, ..SessionOptions::default() })

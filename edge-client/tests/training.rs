@@ -6,14 +6,17 @@ use std::path::Path;
 use fedtt_edge::adapter_file::{AdapterFile, AdapterHeader};
 use fedtt_edge::batch::{BatchShape, EncodedSet};
 use fedtt_edge::data::{Columns, Labels};
-use fedtt_edge::model::{AdaptedModel, Use};
+use fedtt_edge::model::{AdaptedModel, Gradients, Use};
+use fedtt_edge::need::{Holder, Need};
 use fedtt_edge::prepare::Encoding;
 use fedtt_edge::source::{FieldSplit, Source, field_reports};
 use fedtt_edge::task::TaskKind;
 use fedtt_edge::train::{CheckpointPolicy, TrainError, TrainSettings, Trained, TrainingData, train};
-use fedtt_runtime::{CPU_MICRO_BATCH, SessionOptions, TractEngine};
+use fedtt_runtime::{SessionOptions, Thrift, TractEngine};
 use fedtt_tt::AdapterSet;
 use fedtt_tt::config::{Init, Rank};
+use fedtt_wire::Plan;
+use fedtt_wire::plan::ModelPlan;
 
 struct Bench {
     source: Source,
@@ -60,18 +63,18 @@ impl Bench {
         Bench { source, header, data, shape }
     }
 
-    /// The untrained adapters, and the model that computes at most so many tokens at once.
-    fn model(&self, micro_batch: usize) -> (AdapterSet, AdaptedModel) {
+    /// The untrained adapters, and the model whose steps save memory so.
+    fn model(&self, thrift: Thrift) -> (AdapterSet, AdaptedModel) {
         let objective = self.header.objective(&self.source).unwrap();
         let set = self.header.fresh(&self.source, &objective).unwrap();
-        let engine = TractEngine::new(1).with_micro_batch(micro_batch);
+        let engine = TractEngine::new(1).with_thrift(thrift);
         let options = SessionOptions { threads: 1, ..SessionOptions::default() };
         let model = AdaptedModel::load(&self.source.backbone, &set, &objective, &engine, &options, Use::Train).unwrap();
         (set, model)
     }
 
     fn run(&self, stop_after: Option<u64>, policy: Option<&CheckpointPolicy>) -> Result<Trained, TrainError> {
-        let (set, mut model) = self.model(CPU_MICRO_BATCH);
+        let (set, mut model) = self.model(Thrift::default());
         let settings = TrainSettings { stop_after, ..self.header.training.clone() };
         train(&mut model, set, &self.data, self.shape, &settings, policy, &mut ())
     }
@@ -134,14 +137,46 @@ fn parts_of_a_batch_make_its_step_and_its_results() {
     let bench = Bench::new(settings(), 16, 0);
     // Five examples and three fillers, whole and in parts of two rows.
     let batch = bench.data.train.batch(&[3, 1, 4, 2, 5], bench.shape, 0.2);
-    let [(set, mut whole), (_, mut parts)] = [usize::MAX, 32].map(|tokens| bench.model(tokens));
+    let [(set, mut whole), (_, mut parts)] =
+        [usize::MAX, 32].map(|micro_batch| bench.model(Thrift { micro_batch, ..Thrift::default() }));
     let [a, b] = [&mut whole, &mut parts].map(|model| model.forward(&set, &batch).unwrap());
     assert!((a.loss - b.loss).abs() < 1e-5, "{} {}", a.loss, b.loss);
     assert_eq!(b.result.shape()[0], 6, "three parts");
     assert!(
         a.result.rows().into_iter().zip(b.result.rows()).take(5).all(|(a, b)| (&a - &b).iter().all(|d| d.abs() < 1e-5))
     );
-    let [(a_loss, a), (b_loss, b)] = [whole, parts].map(|mut model| model.step(&set, &batch, None).unwrap());
+    let [a, b] = [whole, parts].map(|mut model| model.step(&set, &batch, None).unwrap());
+    alike(a, b);
+}
+
+#[test]
+fn values_computed_again_make_the_same_step_in_less_memory() {
+    let bench = Bench::new(settings(), 16, 0);
+    let batch = bench.data.train.batch(&[3, 1, 4, 2, 5], bench.shape, 0.2);
+    let models = [false, true].map(|recompute| bench.model(Thrift { recompute, ..Thrift::default() }));
+    let [kept, again] = models.map(|(set, mut model)| model.step(&set, &batch, None).unwrap());
+    alike(kept, again);
+
+    let plan = Plan {
+        model: ModelPlan {
+            bundle: bench.source.hash.clone(),
+            labels: bench.header.labels.as_ref().unwrap().names().to_vec(),
+            ..ModelPlan::default()
+        },
+        ..Plan::default()
+    };
+    let counted = |recompute| {
+        let thrift = Thrift { micro_batch: 2048, recompute };
+        Need::of_plan(&plan, &bench.source, Holder::Ort, thrift).unwrap().counted
+    };
+    let (kept, again) = (counted(false), counted(true));
+    assert_eq!(kept.forward, again.forward);
+    assert!(again.branched < kept.branched, "{} of {}", again.branched, kept.branched);
+    assert!(again.step < kept.step, "{} of {}", again.step, kept.step);
+}
+
+/// Losses and gradients are the same up to rounding.
+fn alike((a_loss, a): (f32, Gradients), (b_loss, b): (f32, Gradients)) {
     assert!((a_loss - b_loss).abs() < 1e-5);
     assert_eq!(a.len(), b.len());
     for (name, gradient) in a {

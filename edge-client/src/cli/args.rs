@@ -54,6 +54,9 @@ pub(crate) struct EngineArgs {
     /// [default: 512 on a CPU, whole batches on a GPU]
     #[arg(long, value_name = "TOKENS")]
     micro_batch: Option<usize>,
+    /// Compute the blocks' values again in the backward pass instead of keeping them: less memory, a third more time
+    #[arg(long)]
+    recompute: bool,
 }
 
 /// How labelled files are read.
@@ -97,6 +100,7 @@ impl EngineArgs {
             provider: self.provider,
             threads: self.threads,
             micro_batch: self.micro_batch,
+            recompute: self.recompute,
         }
     }
 

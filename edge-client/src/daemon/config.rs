@@ -139,6 +139,8 @@ pub struct EngineSettings {
     pub threads: usize,
     /// Most tokens computed at once; 0 for whole batches.
     pub micro_batch: Option<usize>,
+    /// Whether backward passes compute the blocks' values again instead of keeping them.
+    pub recompute: bool,
 }
 
 impl Default for EdgeConfig {
@@ -170,7 +172,14 @@ impl Default for PolicySettings {
 
 impl Default for EngineSettings {
     fn default() -> Self {
-        EngineSettings { engine: "auto".into(), library: None, provider: "cpu".into(), threads: 0, micro_batch: None }
+        EngineSettings {
+            engine: "auto".into(),
+            library: None,
+            provider: "cpu".into(),
+            threads: 0,
+            micro_batch: None,
+            recompute: false,
+        }
     }
 }
 
@@ -268,6 +277,7 @@ impl EdgeConfig {
                 provider: self.engine.provider.parse().map_err(|e| field("engine.provider")(format!("{e}")))?,
                 threads: self.engine.threads,
                 micro_batch: self.engine.micro_batch,
+                recompute: self.engine.recompute,
             },
         })
     }

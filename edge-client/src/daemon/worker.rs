@@ -126,7 +126,7 @@ impl Training {
             None => Holder::Tract,
         };
         let source = self.source(&plan.plan.model.bundle)?.open()?;
-        Ok(Need::of_plan(&plan.plan, &source, holder, self.config.micro_batch())?.bytes())
+        Ok(Need::of_plan(&plan.plan, &source, holder, self.config.thrift())?.bytes())
     }
 
     fn load(&mut self, plan: &Arc<RunPlan>) -> Result<&mut Loaded, LocalError> {

@@ -28,7 +28,7 @@ pub(super) fn check(
     };
     let one = |source: &Arc<Source>| {
         let plan = usual(source);
-        let need = match Need::of_plan(&plan, source, Holder::of(engine), engine.micro_batch()) {
+        let need = match Need::of_plan(&plan, source, Holder::of(engine), engine.thrift()) {
             Ok(need) => need,
             Err(error) => {
                 return Check::fail("memory", format!("{}: {error}", source.name), "prepare the bundle again");

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! cargo bench -p fedtt-backbone --bench step -- [MODEL.onnx] [--engine ort|tract] [--threads N] [--batch B]
-//!     [--length S] [--micro-batch TOKENS] [--repeats N] [--task classify|lm] [--json]
+//!     [--length S] [--micro-batch TOKENS] [--recompute] [--repeats N] [--task classify|lm]
+//!     [--json]
 //! ```
 //! A batch goes through in parts of at most so many tokens, as in training: by default of those the engine says; 0 for whole batches.
 //! Without a model, MiniLM beside the repository is taken (`../shared/models`), and nothing is measured where that is
@@ -33,7 +34,7 @@ impl Args {
         let mut words = std::env::args().skip(1).filter(|word| word != "--bench");
         while let Some(word) = words.next() {
             match word.strip_prefix("--") {
-                Some("json") => drop(options.insert("json".into(), String::new())),
+                Some(flag @ ("json" | "recompute")) => drop(options.insert(flag.into(), String::new())),
                 Some(name) => drop(options.insert(name.to_string(), words.next().unwrap_or_default())),
                 None => model = Some(word.into()),
             }
@@ -86,7 +87,7 @@ fn into_bundle(model: &std::path::Path, folder: &std::path::Path) -> Bundle {
 
 fn measure(args: &Args, model: &std::path::Path, backbone: &Backbone, engine: &dyn fedtt_runtime::Engine) {
     let (batch, length) = (args.number("batch", 16), args.number("length", 64));
-    let tokens = match args.number("micro-batch", engine.micro_batch()) {
+    let tokens = match args.number("micro-batch", engine.thrift().micro_batch) {
         0 => usize::MAX,
         tokens => tokens,
     };
@@ -107,7 +108,10 @@ fn measure(args: &Args, model: &std::path::Path, backbone: &Backbone, engine: &d
         from_block: None,
         norms: Vec::new(),
     };
-    let graph = TrainingGraph::build(backbone, &spec).unwrap();
+    let mut graph = TrainingGraph::build(backbone, &spec).unwrap();
+    if args.options.contains_key("recompute") {
+        graph = graph.recomputing();
+    }
     let feeds = feeds(backbone, &graph, &set, rows, length, language);
     let gradients: Vec<String> = graph.factors.iter().map(|name| gradient_of(name)).collect();
     let forward_outputs = vec![LOSS, graph.result];

@@ -10,10 +10,10 @@ pub mod select;
 pub mod tensor;
 pub mod tract_engine;
 
-pub use engine::{Engine, EngineError, Model, Session, SessionOptions};
+pub use engine::{CPU_MICRO_BATCH, Engine, EngineError, Model, Session, SessionOptions, Thrift};
 pub use ort_engine::OrtEngine;
 /// Encoding and decoding of [`proto`] messages (`prost::Message`).
 pub use prost;
-pub use select::{CPU_MICRO_BATCH, EngineChoice, EngineConfig, Provider, SelectError, expected, select};
+pub use select::{EngineChoice, EngineConfig, Provider, SelectError, expected, select};
 pub use tensor::Tensor;
 pub use tract_engine::{TractEngine, proto};

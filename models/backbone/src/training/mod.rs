@@ -4,6 +4,7 @@ mod footprint;
 mod layout;
 mod loss;
 mod norms;
+mod recompute;
 
 use std::collections::HashSet;
 
@@ -22,6 +23,8 @@ use crate::vjp::{VjpError, differentiate};
 pub use footprint::Footprint;
 pub use loss::{Pooling, Task};
 pub use norms::{Norm, norms};
+
+use recompute::Stage;
 
 /// Graph input that replaces the blocks below [`TrainingSpec::from_block`].
 pub const STREAM: &str = "stream";
@@ -95,6 +98,7 @@ pub struct TrainingGraph {
     answer: String,
     forward: Vec<String>,
     gradients: Vec<String>,
+    stages: Vec<Stage>,
 }
 
 /// The output that carries the gradient of input `name`.
@@ -142,7 +146,10 @@ impl TrainingGraph {
         g.inputs.extend(spec.norms.iter().map(|norm| norm.name.clone()));
         let answer = g.builder.cast(&outputs, DType::F32);
         let loss = loss::loss(&mut g.builder, &outputs, spec.task);
-        let mut built = Self::differentiated(backbone, g, &loss.loss, &[(result, &loss.result)], result)?;
+        let lowest = grafts.iter().map(|(site, _)| site.block).min().unwrap_or_default();
+        let streams = anatomy.streams.iter().skip(lowest.max(spec.from_block.unwrap_or_default()));
+        let streams: Vec<String> = streams.flatten().map(|stream| g.value(stream)).collect();
+        let mut built = Self::differentiated(backbone, g, &loss.loss, &[(result, &loss.result)], result, &streams)?;
         if spec.task == Task::CausalLm {
             built.answer = answer;
         }
@@ -163,7 +170,7 @@ impl TrainingGraph {
         let hidden = g.value(&anatomy.hidden_state);
         let mask = backbone.input(Role::Mask).filter(|mask| g.builder.graph.inputs.iter().any(|p| p.name == *mask));
         let loss = loss::probe_loss(&mut g.builder, &hidden, mask, anatomy.hidden);
-        Self::differentiated(backbone, g, &loss, &[("hidden", &hidden)], "hidden")
+        Self::differentiated(backbone, g, &loss, &[("hidden", &hidden)], "hidden", &[])
     }
 
     fn differentiated(
@@ -172,10 +179,19 @@ impl TrainingGraph {
         loss: &str,
         results: &[(&str, &str)],
         result: &'static str,
+        streams: &[String],
     ) -> Result<Self, TrainingError> {
         let b = &mut g.builder;
         let one = b.constant("seed", Weight::f32s(&[], &[1.0]));
-        let cotangents = differentiate(b, &[(loss.to_string(), one)], &g.inputs)?;
+        // The lowest stream's cotangent nobody needs.
+        let wanted = [&g.inputs, streams.get(1..).unwrap_or_default()].concat();
+        let cotangents = differentiate(b, &[(loss.to_string(), one)], &wanted)?;
+        let leaving = streams.iter().skip(1).map(Some).chain([None]);
+        let stage = |(stream, leaving): (&String, Option<&String>)| Stage {
+            stream: stream.clone(),
+            arriving: leaving.and_then(|leaving| cotangents.get(leaving)).cloned(),
+        };
+        let stages = streams.iter().zip(leaving).map(stage).collect();
         let mut forward = Vec::new();
         for (name, value) in results.iter().chain([&(LOSS, loss)]) {
             forward.push(name_output(b, value, name));
@@ -201,8 +217,16 @@ impl TrainingGraph {
             answer: result.into(),
             forward,
             gradients,
+            stages,
             graph,
         })
+    }
+
+    /// The same with a backward pass that computes what it reads of a block again, when it comes to it: a third more time, and
+    /// memory for one block's values and what enters each.
+    pub fn recomputing(mut self) -> Self {
+        self.graph = recompute::recompute(&self.graph, &self.forward, &self.stages);
+        self
     }
 
     /// Forward and backward in one model.

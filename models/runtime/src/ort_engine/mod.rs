@@ -16,7 +16,7 @@ use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 pub use find::LIBRARY_VARIABLE;
 pub use library::LibraryError;
 
-use crate::{Engine, EngineError, Model, Provider, Session, SessionOptions};
+use crate::{Engine, EngineError, Model, Provider, Session, SessionOptions, Thrift};
 use library::Library;
 use placement::Placement;
 use session::OrtSession;
@@ -50,7 +50,7 @@ pub enum Optimisation {
 }
 
 /// What holds for every session of an [`OrtEngine`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct OrtOptions {
     /// The library, or a folder that holds it; without one the usual places are searched.
     pub library: Option<PathBuf>,
@@ -58,8 +58,8 @@ pub struct OrtOptions {
     pub provider: Provider,
     /// Threads for sessions that leave the number to the engine; 0 lets ONNX Runtime choose.
     pub threads: usize,
-    /// Most tokens computed at once.
-    pub micro_batch: usize,
+    /// What steps do to save memory.
+    pub thrift: Thrift,
     /// Whether idle threads spin, which costs the cores' other users dearly; without a setting they do as long as
     /// there is a core for each.
     pub spinning: Option<bool>,
@@ -67,20 +67,6 @@ pub struct OrtOptions {
     pub optimisation: Optimisation,
     /// Kernels that give the same bits in every run, where there is a choice.
     pub deterministic: bool,
-}
-
-impl Default for OrtOptions {
-    fn default() -> Self {
-        OrtOptions {
-            library: None,
-            provider: Provider::default(),
-            threads: 0,
-            micro_batch: crate::CPU_MICRO_BATCH,
-            spinning: None,
-            optimisation: Optimisation::default(),
-            deterministic: false,
-        }
-    }
 }
 
 /// ONNX Runtime, from a library found on the machine.
@@ -191,8 +177,8 @@ impl Engine for OrtEngine {
         Some(&self.library.path)
     }
 
-    fn micro_batch(&self) -> usize {
-        self.options.micro_batch
+    fn thrift(&self) -> Thrift {
+        self.options.thrift
     }
 
     fn load(&self, model: &Model, options: &SessionOptions) -> Result<Box<dyn Session>, EngineError> {

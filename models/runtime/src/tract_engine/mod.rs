@@ -16,7 +16,7 @@ pub use tract_onnx::pb as proto;
 
 pub use lower::{LowerError, lower_for_tract};
 
-use crate::{Engine, EngineError, Model, Session, SessionOptions};
+use crate::{Engine, EngineError, Model, Session, SessionOptions, Thrift};
 use session::TractSession;
 
 /// The version the workspace pins.
@@ -26,18 +26,18 @@ const VERSION: &str = "0.23.9";
 #[derive(Clone, Debug)]
 pub struct TractEngine {
     threads: usize,
-    micro_batch: usize,
+    thrift: Thrift,
 }
 
 impl TractEngine {
     /// An engine whose sessions use `threads` threads unless they say otherwise; 0 stands for one per core.
     pub fn new(threads: usize) -> Self {
-        TractEngine { threads, micro_batch: crate::CPU_MICRO_BATCH }
+        TractEngine { threads, thrift: Thrift::default() }
     }
 
-    /// The same for at most so many tokens at once.
-    pub fn with_micro_batch(self, tokens: usize) -> Self {
-        TractEngine { micro_batch: tokens, ..self }
+    /// The same, whose steps save memory so.
+    pub fn with_thrift(self, thrift: Thrift) -> Self {
+        TractEngine { thrift, ..self }
     }
 
     fn executor(&self, options: &SessionOptions) -> Executor {
@@ -62,8 +62,8 @@ impl Engine for TractEngine {
         }
     }
 
-    fn micro_batch(&self) -> usize {
-        self.micro_batch
+    fn thrift(&self) -> Thrift {
+        self.thrift
     }
 
     fn conditionals(&self) -> bool {
