@@ -82,7 +82,7 @@ pub(crate) struct AdapterArgs {
     /// Factor on what an adapter adds [default: 1, lora 16 / rank]
     #[arg(long, value_name = "FACTOR")]
     scaling: Option<f32>,
-    /// loretta, or identity: an adapter that changes nothing at first [default: identity]
+    /// loretta, near (a tenth of it), or identity: an adapter that changes nothing at first [default: identity]
     #[arg(long, value_name = "START", value_parser = word::<Init>)]
     init: Option<Init>,
     /// Where in a block: attention, mlp or both [default: both]

@@ -43,6 +43,9 @@ pub enum Sites {
 pub enum Init {
     /// Cores ~ N(0, 1) / sqrt(r_i) * s^(1/d) with s = sqrt(1 / (in + out)); biases ~ U(+-1 / sqrt(out)).
     Loretta,
+    /// The same with the last core and the bias of `up` a tenth of that: all but the identity, and every core has a gradient
+    /// from the first step on.
+    Near,
     /// The same with the last core and the bias of `up` zero: the adapter starts as the identity, so that training
     /// starts from the backbone as it is and not from a noisy copy of it.
     #[default]

@@ -16,6 +16,9 @@ use crate::{Scalar, TtMatrix, TtShape};
 /// Largest train accepted where the dense matrix is smaller: a rank far too large for the modes.
 const LARGEST_TRAIN: usize = 1 << 24;
 
+/// What is left of `up` in a start near the identity.
+const NEAR: f64 = 0.1;
+
 /// The adapter `config` puts at `site`.
 ///
 /// # Errors
@@ -60,8 +63,10 @@ pub fn bottleneck<T: Scalar>(config: &AdapterConfig, hidden: usize, rng: &mut im
             )
         }
     };
-    if config.init == Init::Identity {
-        up.zero_last();
+    match config.init {
+        Init::Loretta => {}
+        Init::Near => up.scale_last(T::of(NEAR)),
+        Init::Identity => up.scale_last(T::zero()),
     }
     Ok(Bottleneck { down, activation: config.activation, up, scaling: config.effective_scaling()? })
 }

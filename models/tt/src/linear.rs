@@ -132,14 +132,16 @@ impl<T: Scalar> Linear<T> {
         }
     }
 
-    /// Makes the map zero while the gradient of its last parameter is not: the last core (or factor) and the bias are
-    /// zeroed.
-    pub fn zero_last(&mut self) {
+    /// Multiplies the map by `factor`, by its last core (or factor) and its bias alone: with 0 the map is zero while the gradient of
+    /// its last core is not.
+    pub fn scale_last(&mut self, factor: T) {
         match &mut self.weight {
-            Weight::Tt(tt) => tt.cores_mut().last_mut().into_iter().for_each(|c| c.fill(T::zero())),
-            Weight::Dense(factors) => factors.last_mut().into_iter().for_each(|f| f.matrix.fill(T::zero())),
+            Weight::Tt(tt) => tt.cores_mut().last_mut().into_iter().for_each(|c| c.mapv_inplace(|x| x * factor)),
+            Weight::Dense(factors) => {
+                factors.last_mut().into_iter().for_each(|f| f.matrix.mapv_inplace(|x| x * factor))
+            }
         }
-        self.bias.iter_mut().for_each(|b| b.fill(T::zero()));
+        self.bias.iter_mut().for_each(|b| b.mapv_inplace(|x| x * factor));
     }
 }
 

@@ -77,6 +77,23 @@ fn the_identity_start_is_the_identity_and_the_published_start_is_not() {
     }
 }
 
+/// A start near the identity adds a tenth of what the published start adds, and is zero nowhere.
+#[test]
+fn a_start_near_the_identity_is_a_tenth_of_the_published_one() {
+    for method in [Method::Tt, Method::Dense] {
+        let start = |init| set(&AdapterConfig { method, init, bottleneck: 8, ..AdapterConfig::default() });
+        let (near, full) = (start(Init::Near), start(Init::Loretta));
+        for ((_, near), (_, full)) in near.adapters().zip(full.adapters()) {
+            let x = random_matrix::<f32>(4, 24, &mut rng(1));
+            let added = |adapter: &dyn fedtt_tt::Adapter| {
+                native::adapter_forward(&adapter.form(), &adapter.graph_inputs(), x.view()) - &x
+            };
+            let (near, full) = (added(near), added(full));
+            assert!(near.iter().zip(&full).all(|(n, f)| (n - 0.1 * f).abs() < 1e-5 && *n != 0.0), "{method:?}");
+        }
+    }
+}
+
 /// Var W_ij = 1 / (in + out) over the ensemble of starts.
 #[test]
 fn the_published_start_has_the_published_variance() {
