@@ -142,25 +142,49 @@ fn the_proximal_term_holds_the_values_back() {
     assert!(held < 0.7 * free, "{held} against {free}");
 }
 
-#[test]
-fn adjusted_logits_leave_a_device_its_mix_of_classes() {
+/// A bench with but two examples of another class than the rest.
+fn skewed() -> Bench {
     let mut bench = Bench::new();
     bench.plan.local.steps = 8;
-    let all = bench.data.train.rows.len();
-    // All but two of one class.
-    let classes = (0..all).map(|i| usize::from(i < 2)).collect();
+    let classes = (0..bench.data.train.rows.len()).map(|i| usize::from(i < 2)).collect();
     bench.data.train.targets = crate::data::Targets::Classes(classes);
-    let bias = |bench: &Bench, result: &LocalResult| {
-        let place = bench.model.layout().0.iter().position(|entry| entry.name == "head.out.bias").unwrap();
-        bench.sent(result).into_iter().find(|(at, _)| *at == place).unwrap().1
-    };
-    let plain = bench.round(1, Goal::Train, &LocalMemory::default()).unwrap();
+    bench
+}
+
+/// How much more a round has raised the frequent class's bias than the rare one's.
+fn gap(bench: &mut Bench) -> f32 {
+    let result = bench.round(1, Goal::Train, &LocalMemory::default()).unwrap();
+    let place = bench.model.layout().0.iter().position(|entry| entry.name == "head.out.bias").unwrap();
+    let bias = bench.sent(&result).into_iter().find(|(at, _)| *at == place).unwrap().1;
+    bias[[0]] - bias[[1]]
+}
+
+#[test]
+fn adjusted_logits_leave_a_device_its_mix_of_classes() {
+    let mut bench = skewed();
+    let plain = gap(&mut bench);
     bench.plan.local.logit_adjustment = 1.0;
-    let adjusted = bench.round(1, Goal::Train, &LocalMemory::default()).unwrap();
+    let adjusted = gap(&mut bench);
     // What only says that a class is frequent here goes into the bias; adjusted, the prior says it already.
-    let (plain, adjusted) = (bias(&bench, &plain), bias(&bench, &adjusted));
-    let gap = |bias: &ArrayD<f32>| bias[[0]] - bias[[1]];
-    assert!(gap(&plain) > 0.0 && gap(&adjusted) < 0.75 * gap(&plain), "{plain} against {adjusted}");
+    assert!(plain > 0.0 && adjusted < 0.75 * plain, "{plain} against {adjusted}");
+}
+
+#[test]
+fn balanced_batches_hide_a_device_s_mix_of_classes() {
+    let mut bench = skewed();
+    let plain = gap(&mut bench);
+    bench.plan.local.class_balance = 1.0;
+    let balanced = gap(&mut bench);
+    assert!(plain > 0.0 && balanced.abs() < 0.5 * plain, "{plain} against {balanced}");
+}
+
+#[test]
+fn a_large_epsilon_holds_small_gradients_back() {
+    let mut bench = skewed();
+    let free = gap(&mut bench);
+    bench.plan.local.epsilon = 1.0;
+    let held = gap(&mut bench);
+    assert!(held > 0.0 && held < 0.5 * free, "{free} against {held}");
 }
 
 #[test]
