@@ -38,6 +38,8 @@ pub struct Coordinator {
     gathering: (u64, u64),
     /// Messages that belong to no run.
     refused: Refused,
+    /// What was taken in and is not committed yet.
+    open: Option<Changes>,
     effects: Vec<Effect>,
 }
 
@@ -55,6 +57,7 @@ impl Coordinator {
             measured: BTreeSet::new(),
             gathering: (0, 0),
             refused: Refused::default(),
+            open: None,
             effects: Vec::new(),
         };
         coordinator.reload(now)?;
@@ -62,7 +65,7 @@ impl Coordinator {
     }
 
     fn reload(&mut self, now: u64) -> Result<(), RunError> {
-        let changes = self.store.begin()?;
+        let changes = self.begin()?;
         self.runs.clear();
         self.assemblies.clear();
         for id in changes.runs()? {
@@ -127,10 +130,21 @@ impl Coordinator {
     /// # Errors
     /// When the store fails: nothing has been answered then, and devices send again.
     pub fn handle(&mut self, inputs: Vec<Input>, now: u64) -> Result<Vec<Effect>, RunError> {
-        let changes = self.store.begin()?;
-        let outcome = self.take_in(inputs, now, &changes);
-        match outcome {
-            Ok(()) => changes.commit()?,
+        self.take(inputs, now)?;
+        self.commit()
+    }
+
+    /// The same without the effects: they come with [`Coordinator::commit`], and with what was taken in until then.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn take(&mut self, inputs: Vec<Input>, now: u64) -> Result<(), RunError> {
+        let changes = match self.open.take() {
+            Some(open) => open,
+            None => self.store.begin()?,
+        };
+        match self.take_in(inputs, now, &changes) {
+            Ok(()) => self.open = Some(changes),
             Err(Faulty(_, error)) if matches!(*error, RunError::Store(_)) => return Err(*error),
             Err(Faulty(run, error)) => {
                 drop(changes);
@@ -138,13 +152,33 @@ impl Coordinator {
                 self.pause_faulty(&run, &error, now)?;
             }
         }
+        Ok(())
+    }
+
+    /// Makes what was taken in last, and says what comes of it.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn commit(&mut self) -> Result<Vec<Effect>, RunError> {
+        self.open.take().map_or(Ok(()), Changes::commit)?;
         Ok(std::mem::take(&mut self.effects))
+    }
+
+    /// Whether a commit could wait for more: updates were taken in, and others of their round are to come.
+    pub fn expects_more(&self) -> bool {
+        self.open.as_ref().is_some_and(Changes::is_written) && self.runs.values().any(Run::expects_more)
+    }
+
+    /// Changes of their own, after all before.
+    fn begin(&mut self) -> Result<Changes, StoreError> {
+        self.open.take().map_or(Ok(()), Changes::commit)?;
+        self.store.begin()
     }
 
     /// A run that cannot go on is put back to what the store has of it, and waits for an operator.
     fn pause_faulty(&mut self, run: &RunId, error: &RunError, now: u64) -> Result<(), RunError> {
         self.reload(now)?;
-        let changes = self.store.begin()?;
+        let changes = self.begin()?;
         if let Some(run) = self.runs.get_mut(run) {
             run.suspend(now, error.to_string());
             self.effects.extend(run.finish(&changes)?);

@@ -45,7 +45,7 @@ impl Coordinator {
         now: u64,
     ) -> Result<(RunId, bool), RequestError> {
         plan.validate()?;
-        let changes = self.store.begin()?;
+        let changes = self.begin()?;
         if let Some(token) = token
             && let Some(run) = changes.run_of_token(token)?
         {
@@ -92,8 +92,8 @@ impl Coordinator {
     pub fn command(&mut self, run: &str, command: Command, now: u64) -> Result<Status, RequestError> {
         let missing = || RequestError::NoRun(run.to_string());
         let id = RunId::new(run).map_err(|_| missing())?;
+        let changes = self.begin()?;
         let found = self.runs.get_mut(&id).ok_or_else(missing)?;
-        let changes = self.store.begin()?;
         found.command(command, now)?;
         let effects = found.finish(&changes)?;
         changes.commit()?;

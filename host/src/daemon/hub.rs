@@ -28,11 +28,11 @@ use crate::web::snapshot::{Broker, Snapshot};
 
 /// Most messages, and their bytes, that are taken in as one transaction.
 const BATCH: (usize, usize) = (1024, 8 << 20);
-/// A commit waits for the disk: before one, messages are taken in until none has come for this long, so that updates sent at
-/// the same time cost one.
-const QUIET: Duration = Duration::from_micros(300);
+/// A commit waits for the disk: while updates of a round are to come it is put off until none has come for this long, so that
+/// those sent at the same time cost one.
+const QUIET: Duration = Duration::from_millis(2);
 /// As long as that may go on.
-const LINGER: Duration = Duration::from_millis(3);
+const LINGER: Duration = Duration::from_millis(20);
 /// Longest time without looking at the clock.
 const TICK: Duration = Duration::from_secs(1);
 /// Least time between two views for the page, and between two writings of a run's files.
@@ -96,7 +96,7 @@ impl Hub {
                 Some(ask) = self.asks.recv() => self.answer(ask)?,
                 Some(measured) = self.measured.recv() => inputs.push(measured),
                 delivery = self.inbox.recv(), if self.outbox.has_room() => match delivery {
-                    Some(delivery) => self.take(delivery, &mut inputs)?,
+                    Some(delivery) => self.take(delivery, &mut inputs).await?,
                     None => break,
                 },
                 () = tokio::time::sleep(wait) => {}
@@ -120,7 +120,7 @@ impl Hub {
     }
 
     /// Takes a delivery, and all that are there already, up to a batch.
-    fn take(&mut self, delivery: Delivery, inputs: &mut Vec<Input>) -> Result<(), DaemonError> {
+    async fn take(&mut self, delivery: Delivery, inputs: &mut Vec<Input>) -> Result<(), DaemonError> {
         let began = Instant::now();
         let mut next = Some(delivery);
         let mut bytes = 0;
@@ -163,10 +163,11 @@ impl Hub {
                 break;
             }
             next = self.inbox.try_recv();
-            if next.is_none() && !inputs.is_empty() && began.elapsed() < LINGER {
-                // This thread has nothing else to do.
-                std::thread::sleep(QUIET);
-                next = self.inbox.try_recv();
+            if next.is_none() && began.elapsed() < LINGER {
+                self.coordinator.take(std::mem::take(inputs), now())?;
+                if self.coordinator.expects_more() {
+                    next = tokio::time::timeout(QUIET, self.inbox.recv()).await.unwrap_or_default();
+                }
             }
         }
         Ok(())

@@ -174,6 +174,11 @@ impl Run {
         self.accepted.len() >= self.expected().max(1)
     }
 
+    /// Whether some updates of the round that goes on are in, and others are waited for.
+    pub fn expects_more(&self) -> bool {
+        matches!(self.record.phase, Phase::Collecting(_)) && !self.accepted.is_empty() && !self.all_in()
+    }
+
     /// Why nothing is expected of a device for a round, if nothing is. Asked before its chunks are put together, so that only
     /// a cohort takes up memory.
     pub fn objection(&self, device: &DeviceName, round: u32) -> Option<String> {

@@ -199,6 +199,11 @@ impl Changes {
         Ok(())
     }
 
+    /// Whether there are any.
+    pub(crate) fn is_written(&self) -> bool {
+        self.written.get()
+    }
+
     /// A table to write to.
     fn table<K: Key + 'static, V: Value + 'static>(
         &self,
