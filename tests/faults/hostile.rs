@@ -64,7 +64,7 @@ fn attacks(key: &SigningKey, plan: &RunPlan, manifest: &Manifest, replay: &[Vec<
         bad(&|u| u.tensors = zeros(plan, f32::NAN)),
         bad(&|u| u.loss = f64::INFINITY),
         bad(&|u| drop(u.tensors.pop())),
-        bad(&|u| drop(u.tensors[0].data.drain(..4))),
+        bad(&|u| u.tensors[0].data = u.tensors[0].data[4..].to_vec().into()),
         bad(&|u| {
             let odd = ArrayD::<f32>::zeros(vec![3]);
             u.tensors[0] = EncodedTensor::encode(odd.view(), Encoding::F32, Some(false));

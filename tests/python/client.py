@@ -32,13 +32,13 @@ def encode(kind, body):
     small = zstandard.ZstdCompressor(level=3, write_content_size=True).compress(data)
     if len(small) < len(data):
         kind, data = kind | 128, small
-    head = bytes([ord("F"), ord("T"), 2, kind])
+    head = bytes([ord("F"), ord("T"), 3, kind])
     return head + struct.pack("<I", zlib.crc32(head + data)) + data
 
 
 def decode(frame):
-    if frame[:2] != b"FT" or frame[2] != 2:
-        raise ValueError("not a frame of version 2")
+    if frame[:2] != b"FT" or frame[2] != 3:
+        raise ValueError("not a frame of version 3")
     head, (crc,), data = frame[:4], struct.unpack("<I", frame[4:8]), frame[8:]
     if zlib.crc32(head + data) != crc:
         raise ValueError("damaged frame")
@@ -50,7 +50,7 @@ def decode(frame):
 
 
 def covered(topic, frame):
-    return b"fedtt-1\0" + topic.encode() + b"\0" + frame
+    return b"fedtt-2\0" + hashlib.sha256(topic.encode() + b"\0" + frame).digest()
 
 
 def opened(key, topic, sealed):

@@ -45,9 +45,9 @@ impl Run {
             return;
         }
         delivering.sent |= only.is_none();
-        let chunks = chunk::split(&self.id, done.task.round, &done.payload, done.chunk);
-        for chunk in chunks.into_iter().filter(|chunk| only.is_none_or(|only| only.contains(&chunk.index))) {
-            cx.up(chunk);
+        let parcel = chunk::parcel(&done.payload, done.chunk);
+        for index in (0..parcel.chunks).filter(|index| only.is_none_or(|only| only.contains(index))) {
+            cx.up(chunk::part(&self.id, done.task.round, parcel, &done.payload, done.chunk, index));
         }
     }
 

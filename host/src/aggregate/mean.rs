@@ -6,7 +6,7 @@ use fedtt_tt::Parameter;
 use ndarray::{ArrayD, IxDyn};
 
 use super::drift::agreement;
-use super::screen::{Kept, Screen};
+use super::screen::{Kept, Screen, squares};
 use super::{AggregateError, Outcome, WindowRule};
 
 /// Sums of what has passed.
@@ -33,13 +33,8 @@ impl Mean {
         self.total += weight;
         self.squared_weights += weight * weight;
         for ((sum, square), change) in self.sums.iter_mut().zip(&mut self.squares).zip(&kept.change) {
-            let mut own = 0.0;
-            sum.zip_mut_with(change, |sum, &x| {
-                let x = f64::from(x);
-                *sum += weight * x;
-                own += x * x;
-            });
-            *square += weight * own;
+            sum.zip_mut_with(change, |sum, &x| *sum += weight * f64::from(x));
+            *square += weight * squares(change.as_slice().expect("what the screen lets through is contiguous"));
         }
     }
 

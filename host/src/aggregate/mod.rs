@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 pub use drift::{Drift, DriftHistory};
 pub use schedule::{mask, pick};
 pub use screen::Survey;
+pub(crate) use screen::norm;
 pub use server::ServerState;
 
 use screen::Screen;
@@ -210,7 +211,7 @@ fn aggregate_in_windows(
         let outcome = rule.aggregate(&screen, window.clone())?;
         for ((parameter, values), agreed) in parameters[window].iter().zip(outcome.change).zip(outcome.agreement) {
             let values = values.mapv(|x| x as f32);
-            if values.iter().any(|x| !x.is_finite()) {
+            if !values.iter().fold(true, |all, x| all & x.is_finite()) {
                 return Err(AggregateError::NotFinite { parameter: parameter.name.clone() });
             }
             agreement.extend(agreed.map(|agreed| (parameter.name.clone(), agreed)));
@@ -219,7 +220,7 @@ fn aggregate_in_windows(
     }
     let truncation = rule.truncation();
     let (clients, left_out) = screen.verdict();
-    let report = AggregationReport { agreement, truncation, norm: screen::norm(&change), clients, left_out };
+    let report = AggregationReport { agreement, truncation, norm: norm(&change), clients, left_out };
     Ok(Aggregated { change, report })
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use fedtt_wire::chunk::Ledger;
 use fedtt_wire::digest::Hashing;
 use fedtt_wire::message::{Chunk, Parcel};
-use fedtt_wire::{DeviceName, Message, RunId, WireError};
+use fedtt_wire::{DeviceName, Digest, Message, RunId, WireError};
 
 use crate::store::{Files, Parts, StoreError};
 
@@ -156,7 +156,7 @@ impl Assemblies {
             Some(files) if size > SHORT || self.held + size > HELD => Bytes::File(files.create()?.0),
             _ => {
                 self.held += size;
-                Bytes::Memory(Vec::new())
+                Bytes::Memory(Vec::with_capacity(size as usize))
             }
         };
         self.incomplete.insert(key, Incomplete { round, ledger, last: now, bytes });
@@ -168,6 +168,7 @@ impl Assemblies {
         let order = whole.ledger.order();
         let (message, digest) = match (&whole.bytes, &self.files) {
             (Bytes::File(number), Some(files)) => read(Hashing::new(Parts::new(files.read(*number)?, order)), limit),
+            (Bytes::Memory(bytes), _) if order.len() == 1 => (Message::decode(bytes, limit), Ok(Digest::of(bytes))),
             (Bytes::Memory(bytes), _) => read(Hashing::new(Parts::new(bytes.as_slice(), order)), limit),
             (Bytes::File(_), None) => return Ok(Added::Part { missing: None }),
         };
@@ -191,7 +192,7 @@ fn damaged(error: WireError, parcel: Parcel, limit: usize) -> Added {
 fn read<R: std::io::Read>(
     mut source: Hashing<R>,
     limit: usize,
-) -> (Result<Message, WireError>, std::io::Result<fedtt_wire::Digest>) {
+) -> (Result<Message, WireError>, std::io::Result<Digest>) {
     let message = Message::read(&mut source, limit);
     (message, source.finish())
 }

@@ -9,7 +9,7 @@ use ndarray::ArrayD;
 use super::global::at;
 use super::selecting::Selecting;
 use super::{Phase, Run, RunError, What};
-use crate::aggregate::{AggregateError, AggregationReport, Contributions, Contributor, aggregate};
+use crate::aggregate::{AggregateError, AggregationReport, Contributions, Contributor, aggregate, norm};
 use crate::record::{Contribution, Measured, RoundRecord, Status, Traffic};
 use crate::store::{Changes, Kept, Tensors};
 
@@ -239,7 +239,7 @@ impl Run {
         let change = self.global.server.apply(&plan.server, &parameters, aggregated.change);
         let before = self.global.digest();
         let wire = &self.record.plan.wire;
-        record.norm = change.iter().flatten().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+        record.norm = norm(&change);
         let tensors = self.global.advance(&self.id, &trained, change, wire.downlink)?;
         let payload = Message::from(tensors).into_bytes(wire.level)?;
         record.published = payload.len() as u64;

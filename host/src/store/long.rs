@@ -88,7 +88,7 @@ impl Changes {
         entry: &Entry,
     ) -> Result<Option<ArrayD<f32>>, StoreError> {
         let Some(data) = self.get_long(run, of as u8, index)? else { return Ok(None) };
-        let encoded = EncodedTensor { encoding: Encoding::F32, shuffled: false, scale: 1.0, data };
+        let encoded = EncodedTensor { encoding: Encoding::F32, shuffled: false, scale: 1.0, data: data.into() };
         let values = encoded.decode(&entry.name, &entry.shape);
         values.map(Some).map_err(|e| content(run, format!("{of:?}"), e))
     }

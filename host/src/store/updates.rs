@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use fedtt_wire::message::Update;
 use fedtt_wire::plan::Encoding;
-use fedtt_wire::tensor::EncodedTensor;
+use fedtt_wire::tensor::{Data, EncodedTensor};
 use fedtt_wire::{DeviceName, RunId};
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
@@ -76,13 +76,14 @@ impl Changes {
             let EncodedTensor { encoding, shuffled, scale, ref data } = *t;
             Form { encoding, shuffled, scale, bytes: data.len() as u64 }
         };
-        let parts = || tensors.iter().map(|tensor| tensor.data.as_slice());
+        let parts = || tensors.iter().map(|tensor| &*tensor.data);
         let long = parts().map(<[u8]>::len).sum::<usize>() > INLINE;
         let file = self.made.as_ref().filter(|_| long).map(|made| made.write(parts())).transpose()?;
         let (run, round) = (update.run.clone(), update.round);
         let key = (run.as_str(), round, from.as_str());
         if file.is_none() {
-            self.table(TENSORS)?.insert(key, parts().collect::<Vec<_>>().concat().as_slice())?;
+            let bytes = Data::together(&tensors.iter().map(|t| &t.data).collect::<Vec<_>>());
+            self.table(TENSORS)?.insert(key, &*bytes)?;
         }
         let kept = Kept { update, payload, survey, tensors: tensors.iter().map(form).collect(), file };
         let mut bytes = Vec::new();
@@ -124,13 +125,14 @@ impl Changes {
                 own.ok_or_else(|| wrong("its tensors are shorter"))?.to_vec()
             }
         };
-        let mut rest = bytes.as_slice();
+        let (bytes, mut end) = (Data::from(bytes), 0);
         let tensor = |form: &Form| {
-            let (data, others) = rest.split_at(form.bytes as usize);
-            rest = others;
-            EncodedTensor { encoding: form.encoding, shuffled: form.shuffled, scale: form.scale, data: data.to_vec() }
+            let start = end;
+            end += form.bytes as usize;
+            let data = bytes.part(start..end).ok_or_else(|| wrong("its tensors are shorter"))?;
+            Ok(EncodedTensor { encoding: form.encoding, shuffled: form.shuffled, scale: form.scale, data })
         };
-        Ok(forms.iter().map(tensor).collect())
+        forms.iter().map(tensor).collect()
     }
 
     /// Forgets the updates of a round.

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use serde_bytes::ByteBuf;
 
+use crate::buffer::buffer;
 use crate::digest::Digest;
 use crate::error::WireError;
 use crate::message::{Chunk, Parcel};
@@ -130,7 +131,8 @@ impl Assembly {
     /// # Errors
     /// As [`Ledger::new`] has them.
     pub fn new(parcel: Parcel, limit: usize) -> Result<Self, WireError> {
-        Ok(Assembly { ledger: Ledger::new(parcel, limit)?, held: Vec::new() })
+        let ledger = Ledger::new(parcel, limit)?;
+        Ok(Assembly { ledger, held: buffer(parcel.size as usize) })
     }
 
     /// The payload it is for.

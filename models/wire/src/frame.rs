@@ -3,22 +3,27 @@
 //! | bytes | what |
 //! |---|---|
 //! | 0-1 | `FT` |
-//! | 2 | version, 2 |
+//! | 2 | version, 3 |
 //! | 3 | kind; 128 more where the body is compressed |
 //! | 4-7 | CRC-32 (IEEE) of bytes 0-3 and the body, little-endian |
 //! | 8.. | body: CBOR, or a zstd frame of it that states its size |
 
 mod read;
 
+use std::cell::RefCell;
+use std::io::Cursor;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use zstd::bulk::Compressor;
 
+use crate::buffer::buffer;
 use crate::error::WireError;
 
 pub(crate) use read::Opened;
 
 /// The version spoken here.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 const MAGIC: [u8; 2] = *b"FT";
 const HEADER: usize = 8;
 const COMPRESSED: u8 = 128;
@@ -36,24 +41,54 @@ fn checksum(head: &[u8], body: &[u8]) -> [u8; 4] {
     crc.finalize().to_le_bytes()
 }
 
+thread_local! {
+    /// Its tables, a megabyte at the usual levels, are made once.
+    static COMPRESSOR: RefCell<Compressor<'static>> = RefCell::default();
+}
+
+/// Levels beyond this have tables that are not kept.
+const KEPT: i32 = 4;
+
+/// Compresses the rest of `frame`, behind room for another header.
+fn compressed(frame: &[u8], level: i32) -> std::io::Result<Vec<u8>> {
+    let plain = &frame[HEADER..];
+    let mut small = buffer(HEADER + zstd::zstd_safe::compress_bound(plain.len()));
+    small.resize(HEADER, 0);
+    let mut small = Cursor::new(small);
+    small.set_position(HEADER as u64);
+    COMPRESSOR.with_borrow_mut(|compressor| {
+        compressor.set_compression_level(level)?;
+        compressor.compress_to_buffer(plain, &mut small)?;
+        if level > KEPT {
+            *compressor = Compressor::default();
+        }
+        Ok(small.into_inner())
+    })
+}
+
 /// Encodes a body of kind `kind`, compressed at `level` where that makes it smaller; with level 0 never.
 ///
 /// # Errors
 /// When the body has no CBOR form.
 pub fn encode<T: Serialize>(kind: u8, body: T, level: i32) -> Result<Vec<u8>, WireError> {
+    encode_into(Vec::new(), kind, body, level)
+}
+
+/// The same, written to an empty buffer that may have room already.
+pub(crate) fn encode_into<T: Serialize>(
+    mut frame: Vec<u8>,
+    mut kind: u8,
+    body: T,
+    level: i32,
+) -> Result<Vec<u8>, WireError> {
     // The body is written behind the room for the header, so that a long one is not copied once more.
-    let mut frame = vec![0; HEADER];
+    frame.resize(HEADER, 0);
     let unfit = |reason: String| WireError::Body { what: "body", reason };
     ciborium::into_writer(&body, &mut frame).map_err(|e| unfit(e.to_string()))?;
     drop(body);
-    let mut kind = kind;
-    let plain = frame.len() - HEADER;
-    if level != 0 && plain >= WORTH_COMPRESSING {
-        let mut small = vec![0; HEADER + zstd::zstd_safe::compress_bound(plain)];
-        let size = zstd::bulk::compress_to_buffer(&frame[HEADER..], &mut small[HEADER..], level);
-        let size = size.map_err(|e| unfit(e.to_string()))?;
-        if size < plain {
-            small.truncate(HEADER + size);
+    if level != 0 && frame.len() - HEADER >= WORTH_COMPRESSING {
+        let small = compressed(&frame, level).map_err(|e| unfit(e.to_string()))?;
+        if small.len() < frame.len() {
             (frame, kind) = (small, kind | COMPRESSED);
         }
     }
@@ -97,7 +132,13 @@ pub fn open(bytes: &[u8], limit: usize) -> Result<(u8, std::borrow::Cow<'_, [u8]
     }
     let size = content_size(body, limit)?;
     let unfit = |e: std::io::Error| WireError::Body { what: "compressed body", reason: e.to_string() };
-    let plain = zstd::bulk::decompress(body, size as usize).map_err(unfit)?;
+    let mut plain = buffer(size as usize);
+    let mut decompressor = zstd::bulk::Decompressor::new().map_err(unfit)?;
+    decompressor.decompress_to_buffer(body, &mut plain).map_err(unfit)?;
+    if plain.len() as u64 != size {
+        let reason = "another frame follows it".into();
+        return Err(WireError::Body { what: "compressed body", reason });
+    }
     Ok((head[3] & !COMPRESSED, plain.into()))
 }
 

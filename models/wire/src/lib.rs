@@ -5,6 +5,7 @@
 //! called what. `SPEC.md` says the same for those who write a client in another language.
 #![forbid(unsafe_code)]
 
+mod buffer;
 pub mod chunk;
 pub mod digest;
 pub mod error;

@@ -7,6 +7,7 @@ use ndarray::ArrayD;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
+use crate::buffer::buffer;
 use crate::digest::Digest;
 use crate::error::WireError;
 use crate::frame::{self, Opened};
@@ -315,8 +316,9 @@ macro_rules! messages {
             pub fn encode(&self, level: i32) -> Result<Vec<u8>, WireError> {
                 // A chunk's data is compressed already.
                 let level = if matches!(self, Message::Chunk(_)) { 0 } else { level };
+                let frame = self.room();
                 match self {
-                    $(Message::$name(body) => frame::encode($kind, body, level),)*
+                    $(Message::$name(body) => frame::encode_into(frame, $kind, body, level),)*
                 }
             }
 
@@ -325,8 +327,9 @@ macro_rules! messages {
             /// # Errors
             /// When it has no CBOR form.
             pub fn into_bytes(self, level: i32) -> Result<Vec<u8>, WireError> {
+                let frame = self.room();
                 match self {
-                    $(Message::$name(body) => frame::encode($kind, body, level),)*
+                    $(Message::$name(body) => frame::encode_into(frame, $kind, body, level),)*
                 }
             }
 
@@ -405,6 +408,22 @@ messages! {
 
 fn is_zero(count: &u64) -> bool {
     *count == 0
+}
+
+/// Bytes of a frame beside its data, and of a seal: at most, where there are few tensors.
+const AROUND: usize = 4096;
+
+impl Message {
+    /// What it is written to: where it is about to be long, with room for all of it.
+    fn room(&self) -> Vec<u8> {
+        let of = |tensors: &[EncodedTensor]| tensors.iter().map(|tensor| tensor.data.len()).sum();
+        let data: usize = match self {
+            Message::Chunk(chunk) => chunk.data.len(),
+            Message::Update(Update { tensors, .. }) | Message::Tensors(Tensors { tensors, .. }) => of(tensors),
+            _ => return Vec::new(),
+        };
+        buffer(data + AROUND)
+    }
 }
 
 impl Update {

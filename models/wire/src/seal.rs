@@ -1,11 +1,13 @@
 //! Signatures: who sent a message, and where to.
 //!
-//! A sealed message is a frame followed by the 64 bytes of an Ed25519 signature (RFC 8032) of `fedtt-1`, a zero byte, the topic's
-//! name, a zero byte and the frame. The topic names fleet, device or run, so that a message holds only where it was sent.
+//! A sealed message is a frame followed by the 64 bytes of an Ed25519 signature (RFC 8032) of `fedtt-2`, a zero byte and the
+//! SHA-256 of the topic's name, a zero byte and the frame. The topic names fleet, device or run, so that a message holds only
+//! where it was sent. Ed25519 itself would go over the frame twice, with SHA-512, for which processors have no instructions.
 
 use std::fmt;
 use std::str::FromStr;
 
+use ring::digest::{Context, SHA256};
 use ring::rand::SystemRandom;
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use serde::{Deserialize, Serialize};
@@ -15,7 +17,7 @@ use crate::frame;
 
 /// Bytes a seal adds to a frame.
 pub const SEAL: usize = 64;
-const CONTEXT: &[u8] = b"fedtt-1";
+const CONTEXT: &[u8; 8] = b"fedtt-2\0";
 
 /// The public half of a key, whom a signature is by; 64 hexadecimal digits in text.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -157,8 +159,14 @@ pub fn unsealed(sealed: &[u8]) -> Result<(&[u8], &[u8]), WireError> {
     Ok(sealed.split_at(at))
 }
 
-fn covered(topic: &str, frame: &[u8]) -> Vec<u8> {
-    [CONTEXT, &[0], topic.as_bytes(), &[0], frame].concat()
+/// What is signed.
+fn covered(topic: &str, frame: &[u8]) -> [u8; 40] {
+    let mut hash = Context::new(&SHA256);
+    [topic.as_bytes(), &[0], frame].into_iter().for_each(|part| hash.update(part));
+    let mut covered = [0; 40];
+    covered[..8].copy_from_slice(CONTEXT);
+    covered[8..].copy_from_slice(hash.finish().as_ref());
+    covered
 }
 
 #[cfg(test)]

@@ -235,8 +235,12 @@ fn bombs_and_strangers_are_named() {
     assert!(said(&frame(128 | 5, &bomb)).contains("more than the 1048576 allowed"));
     let streamed = zstd::stream::encode_all(&b"no size stated, as a stream has none"[..], 3).unwrap();
     assert!(said(&frame(128 | 5, &streamed)).contains("does not state its size"));
+    let two =
+        [zstd::bulk::compress(&zeros[..2 << 20], 3).unwrap(), zstd::bulk::compress(&zeros[..9], 3).unwrap()].concat();
+    let twice = Message::decode(&frame(128 | 5, &two), 2 << 20).unwrap_err().to_string();
+    assert!(twice.contains("another frame follows"), "{twice}");
     assert_eq!(said(&frame(99, b"")), "message of unknown kind 99");
-    assert!(said(b"FT\x01\x01abcdefgh").contains("version 1; this program speaks version 2"));
+    assert!(said(b"FT\x01\x01abcdefgh").contains("version 1; this program speaks version 3"));
     assert!(said(b"GET / HTTP/1.1").contains("does not begin with `FT`"));
     assert!(said(b"FT").contains("too short"));
     let mut flipped = frame(10, b"\xa0");

@@ -9,12 +9,14 @@
 //! - data: the tensors' bytes one after the other, a typed array (tag 85, 69 for bfloat16, which has no tag of its own, 84,
 //!   72), or a plain byte string where bytes are grouped.
 
+use std::borrow::Cow;
+
 use ciborium::tag::Captured;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_bytes::ByteBuf;
 
-use super::EncodedTensor;
+use super::{Data, EncodedTensor};
 use crate::plan::Encoding;
 
 /// Typed arrays of RFC 8746, little-endian.
@@ -39,16 +41,27 @@ fn kind(tensor: &EncodedTensor) -> u8 {
 /// # Errors
 /// As the serializer has them.
 pub fn serialize<S: Serializer>(tensors: &[EncodedTensor], serializer: S) -> Result<S::Ok, S::Error> {
-    let group = |tensors: &[EncodedTensor]| {
-        let first = &tensors[0];
-        let sizes: Vec<u64> = tensors.iter().map(|t| (t.data.len() / t.encoding.width()) as u64).collect();
-        let scaled = tensors.iter().filter(|t| t.encoding == Encoding::Int8);
-        let scales: Vec<u8> = scaled.flat_map(|t| t.scale.to_le_bytes()).collect();
-        let data: Vec<u8> = tensors.iter().map(|t| t.data.as_slice()).collect::<Vec<_>>().concat();
-        let tag = (!first.shuffled).then_some(ENCODINGS[usize::from(kind(first) & !SHUFFLED)].1);
-        (kind(first), sizes, Captured(Some(TAG_F32), ByteBuf::from(scales)), Captured(tag, ByteBuf::from(data)))
-    };
     serializer.collect_seq(tensors.chunk_by(|a, b| kind(a) == kind(b)).map(group))
+}
+
+/// A group of tensors of one kind, as it is written.
+fn group(tensors: &[EncodedTensor]) -> (u8, Vec<u64>, Captured<ByteBuf>, Captured<CowBytes<'_>>) {
+    let kind = kind(&tensors[0]);
+    let sizes: Vec<u64> = tensors.iter().map(|t| (t.data.len() / t.encoding.width()) as u64).collect();
+    let scaled = tensors.iter().filter(|t| t.encoding == Encoding::Int8);
+    let scales: Vec<u8> = scaled.flat_map(|t| t.scale.to_le_bytes()).collect();
+    let data = Data::together(&tensors.iter().map(|t| &t.data).collect::<Vec<_>>());
+    let tag = (kind & SHUFFLED == 0).then(|| ENCODINGS[usize::from(kind)].1);
+    (kind, sizes, Captured(Some(TAG_F32), ByteBuf::from(scales)), Captured(tag, CowBytes(data)))
+}
+
+/// Bytes as a byte string.
+struct CowBytes<'a>(Cow<'a, [u8]>);
+
+impl Serialize for CowBytes<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
 }
 
 /// Characters of a reason; sizes may be very many.
@@ -88,15 +101,14 @@ pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Enc
             let reason = format!("{} bytes for {} tensors of {sizes:?} values", data.len(), sizes.len());
             return Err(D::Error::custom(reason.chars().take(LONGEST_REASON).collect::<String>()));
         }
-        // From the last on, giving back what has been taken off: a long group is not held twice.
-        let mut data = data.into_vec();
-        let first = tensors.len();
-        for (i, size) in sizes.iter().enumerate().rev() {
-            let own = data.split_off(data.len() - (size * width) as usize);
-            data.shrink_to_fit();
-            tensors.push(EncodedTensor { encoding, shuffled, scale: scale(i), data: own });
+        let data = Data::from(data.into_vec());
+        let mut end = 0;
+        for (i, size) in sizes.iter().enumerate() {
+            let start = end;
+            end += (size * width) as usize;
+            let data = data.part(start..end).ok_or_else(|| D::Error::custom("fewer bytes than values"))?;
+            tensors.push(EncodedTensor { encoding, shuffled, scale: scale(i), data });
         }
-        tensors[first..].reverse();
     }
     Ok(tensors)
 }
