@@ -41,8 +41,7 @@ pub struct LocalPlan {
     /// Largest global norm of a step's gradients; 0 for no limit.
     pub clip: f32,
     /// Added by AdamW to the root of the second moment. Gradients far below it move values little; with 1e-8 the smallest moves
-    /// them as far as the largest, which is what makes a device with one class, whose adjusted loss says next to nothing,
-    /// pull as hard as any other.
+    /// them as far as the largest, also those of a device with one class, whose adjusted loss is next to nothing.
     pub epsilon: f32,
     /// Weight of the proximal term mu/2 |w - w_global|^2 (FedProx, Li et al. 2020).
     pub prox: f32,
