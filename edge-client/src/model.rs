@@ -7,7 +7,7 @@ use fedtt_backbone::backbone::{Backbone, Role};
 use fedtt_backbone::training::{
     LOSS, Norm, Pooling, STREAM, TRAIN, Task, TrainingError, TrainingGraph, TrainingSpec, gradient_of,
 };
-use fedtt_runtime::{Engine, EngineError, Session, SessionOptions, Tensor};
+use fedtt_runtime::{Engine, EngineError, Session, SessionOptions, Tensor, Thrift};
 use fedtt_tt::AdapterSet;
 use ndarray::{ArrayD, Axis, IxDyn, concatenate};
 
@@ -39,8 +39,7 @@ pub struct AdaptedModel {
     factors: Vec<String>,
     result: &'static str,
     streams: Option<StreamCache>,
-    /// Most tokens of a batch that the engine is given at once.
-    micro_batch: usize,
+    thrift: Thrift,
 }
 
 enum Sessions {
@@ -101,16 +100,24 @@ pub enum ModelError {
     Output(String),
 }
 
-/// What is grafted and trained: the forms of `set`, for `objective`.
-pub(crate) fn training_spec(set: &AdapterSet, objective: &Objective, from_block: Option<usize>) -> TrainingSpec {
-    TrainingSpec {
+/// The graph that trains the forms of `set` for `objective`, from a block on, with a backward pass that saves memory by `thrift`.
+pub(crate) fn training_graph(
+    backbone: &Backbone,
+    set: &AdapterSet,
+    objective: &Objective,
+    from_block: Option<usize>,
+    thrift: Thrift,
+) -> Result<TrainingGraph, TrainingError> {
+    let spec = TrainingSpec {
         adapters: set.forms().into_iter().map(|(site, form)| (site.id, form)).collect(),
         head: set.head_form(),
         task: objective.task,
         pooling: objective.pooling,
         from_block,
         norms: objective.norms.clone(),
-    }
+    };
+    let graph = TrainingGraph::build(backbone, &spec)?;
+    Ok(if thrift.recompute { graph.recomputing() } else { graph })
 }
 
 impl AdaptedModel {
@@ -130,12 +137,8 @@ impl AdaptedModel {
             Use::TrainAbove(block, _) => Some(*block),
             Use::Forward | Use::Train => None,
         };
-        let spec = training_spec(set, objective, from_block);
         let thrift = engine.thrift();
-        let mut graph = TrainingGraph::build(backbone, &spec)?;
-        if thrift.recompute {
-            graph = graph.recomputing();
-        }
+        let graph = training_graph(backbone, set, objective, from_block, thrift)?;
         let sessions = match purpose {
             Use::Forward => Sessions::Forward(engine.load(&graph.forward(backbone)?, options)?),
             Use::Train | Use::TrainAbove(..) if engine.conditionals() => {
@@ -152,7 +155,7 @@ impl AdaptedModel {
             feeds: graph.feeds.clone(),
             factors: graph.factors.clone(),
             result: graph.result,
-            micro_batch: thrift.micro_batch,
+            thrift,
             streams: match purpose {
                 Use::TrainAbove(_, streams) => Some(streams),
                 Use::Forward | Use::Train => None,
@@ -165,15 +168,16 @@ impl AdaptedModel {
     /// # Errors
     /// When the engine fails.
     pub fn forward(&mut self, set: &AdapterSet, batch: &Batch) -> Result<Outcome, ModelError> {
-        let parts = batch.split(self.micro_batch);
-        let outcomes = parts.iter().map(|part| self.forward_part(set, part)).collect::<Result<Vec<_>, _>>()?;
+        let factors = factors(set);
+        let parts = batch.split(self.thrift);
+        let outcomes = parts.iter().map(|part| self.forward_part(&factors, part)).collect::<Result<Vec<_>, _>>()?;
         let results: Vec<_> = outcomes.iter().map(|outcome| outcome.result.view()).collect();
         let result = concatenate(Axis(0), &results).map_err(|_| ModelError::Output(self.result.to_string()))?;
         Ok(Outcome { loss: outcomes.iter().map(|outcome| outcome.loss).sum(), result })
     }
 
-    fn forward_part(&mut self, set: &AdapterSet, part: &Batch) -> Result<Outcome, ModelError> {
-        let mut inputs = self.inputs(set, part)?;
+    fn forward_part(&mut self, factors: &[(String, Tensor)], part: &Batch) -> Result<Outcome, ModelError> {
+        let mut inputs = self.inputs(part)?;
         let session = match &mut self.sessions {
             Sessions::Shared(session) => {
                 inputs.push((TRAIN.to_string(), Tensor::Bool(ArrayD::from_elem(IxDyn(&[]), false))));
@@ -181,7 +185,8 @@ impl AdaptedModel {
             }
             Sessions::Split { forward, .. } | Sessions::Forward(forward) => forward,
         };
-        let mut outputs = run(session.as_mut(), &inputs, &[LOSS.to_string(), self.result.to_string()])?.into_iter();
+        let wanted = [LOSS.to_string(), self.result.to_string()];
+        let mut outputs = run(session.as_mut(), factors, &inputs, &wanted)?.into_iter();
         Ok(Outcome { loss: outputs.next().map_or(0.0, |loss| loss.sum()), result: outputs.next().unwrap_or_default() })
     }
 
@@ -196,29 +201,25 @@ impl AdaptedModel {
         batch: &Batch,
         shift: Option<&ArrayD<f32>>,
     ) -> Result<(f32, Gradients), ModelError> {
+        let mut factors = factors(set);
+        if let Some(shift) = shift {
+            // A bias is added to the logits as well.
+            match factors.iter_mut().find(|(name, _)| name == HEAD_BIAS) {
+                Some((_, Tensor::F32(bias))) => *bias += shift,
+                _ => return Err(ModelError::NoHeadBias),
+            }
+        }
         let (mut loss, mut gradients) = (0.0, Gradients::new());
-        for part in batch.split(self.micro_batch) {
-            let (of_part, by_input) = self.step_part(set, &part, shift)?;
+        for part in batch.split(self.thrift) {
+            let (of_part, by_input) = self.step_part(&factors, &part)?;
             loss += of_part;
             add(&mut gradients, by_input);
         }
         Ok((loss, gradients))
     }
 
-    fn step_part(
-        &mut self,
-        set: &AdapterSet,
-        part: &Batch,
-        shift: Option<&ArrayD<f32>>,
-    ) -> Result<(f32, Gradients), ModelError> {
-        let mut inputs = self.inputs(set, part)?;
-        if let Some(shift) = shift {
-            // A bias is added to the logits as well.
-            match inputs.iter_mut().find(|(name, _)| name == HEAD_BIAS) {
-                Some((_, Tensor::F32(bias))) => *bias += shift,
-                _ => return Err(ModelError::NoHeadBias),
-            }
-        }
+    fn step_part(&mut self, factors: &[(String, Tensor)], part: &Batch) -> Result<(f32, Gradients), ModelError> {
+        let mut inputs = self.inputs(part)?;
         let session = match &mut self.sessions {
             Sessions::Shared(session) => {
                 inputs.push((TRAIN.to_string(), Tensor::Bool(ArrayD::from_elem(IxDyn(&[]), true))));
@@ -231,21 +232,26 @@ impl AdaptedModel {
         };
         let wanted: Vec<String> =
             std::iter::once(LOSS.to_string()).chain(self.factors.iter().map(|f| gradient_of(f))).collect();
-        let mut outputs = run(session.as_mut(), &inputs, &wanted)?.into_iter();
+        let mut outputs = run(session.as_mut(), factors, &inputs, &wanted)?.into_iter();
         let loss = outputs.next().map_or(0.0, |loss| loss.sum());
         Ok((loss, self.factors.iter().cloned().zip(outputs).collect()))
     }
 
-    fn inputs(&mut self, set: &AdapterSet, batch: &Batch) -> Result<Vec<(String, Tensor)>, ModelError> {
+    /// What a batch feeds.
+    fn inputs(&mut self, batch: &Batch) -> Result<Vec<(String, Tensor)>, ModelError> {
         let mut inputs = feeds(&self.backbone, batch, &self.feeds);
         if let Some(streams) = &mut self.streams {
             inputs.push((STREAM.into(), Tensor::F32(streams.of(batch)?)));
         }
-        inputs.extend(set.graph_inputs().into_iter().map(|(name, value)| (name, Tensor::F32(value))));
         inputs.push(("labels".into(), batch.labels.clone()));
         inputs.push(("weights".into(), batch.weights.clone()));
         Ok(inputs)
     }
+}
+
+/// What the adapters feed, the same for every part of a batch.
+fn factors(set: &AdapterSet) -> Vec<(String, Tensor)> {
+    set.graph_inputs().into_iter().map(|(name, value)| (name, Tensor::F32(value))).collect()
 }
 
 /// Adds gradients to a sum.
@@ -260,10 +266,11 @@ pub(crate) fn add(sum: &mut Gradients, gradients: Gradients) {
 
 fn run(
     session: &mut dyn Session,
+    factors: &[(String, Tensor)],
     inputs: &[(String, Tensor)],
     outputs: &[String],
 ) -> Result<Vec<ArrayD<f32>>, ModelError> {
-    let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+    let inputs = inputs.iter().chain(factors).map(|(name, tensor)| (name.as_str(), tensor)).collect::<Vec<_>>();
     let names: Vec<&str> = outputs.iter().map(String::as_str).collect();
     let tensors = session.run(&inputs, &names)?;
     if tensors.len() != outputs.len() {

@@ -5,13 +5,12 @@
 //! in parts of at most 512 tokens, of the embedded encoder and of MiniLM-L6 with 8-bit and 32-bit weights, on one thread.
 //! `tests/memory.rs` repeats it.
 
-use fedtt_backbone::training::{Footprint, TrainingGraph};
+use fedtt_backbone::training::Footprint;
 use fedtt_runtime::{Engine, Thrift};
 use fedtt_wire::Plan;
 
-use crate::batch::micro_rows;
 use crate::local::{LocalError, adapter_header};
-use crate::model::{ModelError, training_spec};
+use crate::model::{ModelError, training_graph};
 use crate::source::Source;
 
 /// What holds weights and values, each in its way.
@@ -55,14 +54,9 @@ impl Need {
         let header = adapter_header(plan, source)?;
         let objective = header.objective(source)?;
         let set = header.fresh(source, &objective)?;
-        let spec = training_spec(&set, &objective, None);
-        let mut graph = TrainingGraph::build(&source.backbone, &spec).map_err(ModelError::from)?;
-        if thrift.recompute {
-            graph = graph.recomputing();
-        }
+        let graph = training_graph(&source.backbone, &set, &objective, None, thrift).map_err(ModelError::from)?;
         let length = plan.model.max_length;
-        let rows = micro_rows(plan.local.batch, length, thrift.micro_batch);
-        Ok(Need::of(graph.footprint(rows, length), holder))
+        Ok(Need::of(graph.footprint(thrift.rows(plan.local.batch, length), length), holder))
     }
 
     fn of(counted: Footprint, holder: Holder) -> Self {

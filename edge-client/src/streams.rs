@@ -52,24 +52,24 @@ impl StreamCache {
         let mut out = BufWriter::new(&file);
         let mut places = HashMap::new();
         let mut end = 0u64;
-        for set in sets {
-            for examples in evaluation_order(&set.lengths(), shape.rows) {
-                for part in set.batch(&examples, shape, 0.0).split(engine.thrift().micro_batch) {
-                    let inputs = feeds(backbone, &part, &backbone.feeds);
-                    let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, t)| (name.as_str(), t)).collect();
-                    let streams = session.run(&inputs, &[STREAM])?;
-                    let streams = streams.first().and_then(Tensor::as_f32);
-                    let streams = streams.ok_or_else(|| ModelError::Output(STREAM.to_string()))?;
-                    for (row, stream) in streams.axis_iter(Axis(0)).enumerate().take(part.examples.len()) {
-                        let (key, length) = row_key(&part, row);
-                        if let Entry::Vacant(place) = places.entry(key) {
-                            let values = stream.iter().take(length * hidden);
-                            let bytes: Vec<u8> = values.flat_map(|v| v.to_le_bytes()).collect();
-                            out.write_all(&bytes).map_err(failed)?;
-                            place.insert(end);
-                            end += bytes.len() as u64;
-                        }
-                    }
+        let batches = sets.iter().flat_map(|set| {
+            let order = evaluation_order(&set.lengths(), shape.rows).into_iter();
+            order.map(|examples| set.batch(&examples, shape, 0.0))
+        });
+        for part in batches.flat_map(|batch| batch.split(engine.thrift())) {
+            let inputs = feeds(backbone, &part, &backbone.feeds);
+            let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, t)| (name.as_str(), t)).collect();
+            let streams = session.run(&inputs, &[STREAM])?;
+            let streams = streams.first().and_then(Tensor::as_f32);
+            let streams = streams.ok_or_else(|| ModelError::Output(STREAM.to_string()))?;
+            for (row, stream) in streams.axis_iter(Axis(0)).enumerate().take(part.examples.len()) {
+                let (key, length) = row_key(&part, row);
+                if let Entry::Vacant(place) = places.entry(key) {
+                    let values = stream.iter().take(length * hidden);
+                    let bytes: Vec<u8> = values.flat_map(|v| v.to_le_bytes()).collect();
+                    out.write_all(&bytes).map_err(failed)?;
+                    place.insert(end);
+                    end += bytes.len() as u64;
                 }
             }
         }

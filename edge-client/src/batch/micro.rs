@@ -2,24 +2,16 @@
 
 use std::ops::Range;
 
-use fedtt_runtime::Tensor;
+use fedtt_runtime::{Tensor, Thrift};
 use ndarray::{ArrayD, Axis, Slice};
 
 use super::Batch;
 
-/// Rows of each micro-batch of `rows` rows of `length` tokens: as many as `tokens` allow and, where that at most halves their
-/// number, as many in one as in the other, so that fewer shapes occur.
-pub fn micro_rows(rows: usize, length: usize, tokens: usize) -> usize {
-    let most = (tokens / length.max(1)).clamp(1, rows.max(1));
-    let even = (1..=most).rev().find(|even| rows.is_multiple_of(*even)).unwrap_or(most);
-    if 2 * even >= most { even } else { most }
-}
-
 impl Batch {
-    /// The batch in parts of at most `tokens` tokens, padding counted; a row at least. Parts of fillers alone are left out.
-    pub fn split(&self, tokens: usize) -> Vec<Batch> {
+    /// The batch in micro-batches, padding counted. Those of fillers alone are left out.
+    pub fn split(&self, thrift: Thrift) -> Vec<Batch> {
         let (rows, length) = (self.ids.shape()[0], self.ids.shape()[1]);
-        let size = micro_rows(rows, length, tokens);
+        let size = thrift.rows(rows, length);
         let starts = (0..self.examples.len().max(1)).step_by(size);
         starts.map(|start| self.part(start..(start + size).min(rows))).collect()
     }
@@ -47,18 +39,12 @@ mod tests {
     use crate::tokenize::Tokens;
 
     #[test]
-    fn parts_are_even_where_that_costs_little() {
-        let sizes =
-            [(16, 64, 512), (16, 96, 512), (16, 12, 512), (10, 64, 512), (17, 64, 512), (4, 1024, 512), (3, 8, 0)];
-        assert_eq!(sizes.map(|(rows, length, tokens)| micro_rows(rows, length, tokens)), [8, 4, 16, 5, 8, 1, 1]);
-    }
-
-    #[test]
     fn the_parts_are_the_batch_without_what_is_filler_alone() {
         let rows = (0..3).map(|i| Tokens { ids: vec![1, 10 + i, 2], types: vec![0; 3] }).collect();
         let set = EncodedSet { rows, targets: Targets::Classes(vec![0, 1, 2]) };
         let batch = set.batch(&[2, 0, 1], BatchShape { rows: 6, max_length: 8, pad_id: 0 }, 0.25);
-        let parts = batch.split(16);
+        let split = |micro_batch| batch.split(Thrift { micro_batch, ..Thrift::default() });
+        let parts = split(16);
         assert_eq!(parts.iter().map(|part| part.examples.as_slice()).collect::<Vec<_>>(), [&[2, 0][..], &[1]]);
         assert!(parts.iter().all(|part| part.ids.shape() == [2, 8]), "of one shape");
         for (part, range) in parts.iter().zip([0..2, 2..4]) {
@@ -70,6 +56,6 @@ mod tests {
             assert_eq!(part.weights, batch.weights.rows(range.clone()));
             assert_eq!(part.labels, batch.labels.rows(range));
         }
-        assert_eq!(batch.split(usize::MAX).len(), 1);
+        assert_eq!(split(usize::MAX).len(), 1);
     }
 }

@@ -10,7 +10,6 @@ use fedtt_runtime::Tensor;
 use crate::data::Targets;
 use crate::tokenize::Tokens;
 
-pub use micro::micro_rows;
 pub use order::{evaluation_order, hold_out, padded_length, training_order};
 
 /// A data set ready to be batched.

@@ -64,7 +64,9 @@ fn main() {
         None => vec![EngineChoice::Ort, EngineChoice::Tract],
     };
     for choice in engines {
-        match select(&EngineConfig { choice, ..EngineConfig::default() }) {
+        let micro_batch = args.options.get("micro-batch").map(|tokens| tokens.parse().unwrap());
+        let recompute = args.options.contains_key("recompute");
+        match select(&EngineConfig { choice, micro_batch, recompute, ..EngineConfig::default() }) {
             Ok(engine) => measure(&args, &model, &backbone, engine.as_ref()),
             Err(error) => println!("{choice}: not measured: {error}"),
         }
@@ -87,11 +89,8 @@ fn into_bundle(model: &std::path::Path, folder: &std::path::Path) -> Bundle {
 
 fn measure(args: &Args, model: &std::path::Path, backbone: &Backbone, engine: &dyn fedtt_runtime::Engine) {
     let (batch, length) = (args.number("batch", 16), args.number("length", 64));
-    let tokens = match args.number("micro-batch", engine.thrift().micro_batch) {
-        0 => usize::MAX,
-        tokens => tokens,
-    };
-    let rows = (tokens / length).clamp(1, batch);
+    let thrift = engine.thrift();
+    let rows = thrift.rows(batch, length);
     let parts = batch.div_ceil(rows);
     let repeats = args.number("repeats", 7);
     let start = memory("VmRSS");
@@ -109,7 +108,7 @@ fn measure(args: &Args, model: &std::path::Path, backbone: &Backbone, engine: &d
         norms: Vec::new(),
     };
     let mut graph = TrainingGraph::build(backbone, &spec).unwrap();
-    if args.options.contains_key("recompute") {
+    if thrift.recompute {
         graph = graph.recomputing();
     }
     let feeds = feeds(backbone, &graph, &set, rows, length, language);

@@ -49,6 +49,16 @@ impl Default for Thrift {
     }
 }
 
+impl Thrift {
+    /// Rows of each micro-batch of a batch of `rows` rows of `length` tokens: as many as may be, one at least, and where that at most
+    /// halves their number, as many in one as in the other, so that fewer shapes occur.
+    pub fn rows(&self, rows: usize, length: usize) -> usize {
+        let most = (self.micro_batch / length.max(1)).clamp(1, rows.max(1));
+        let even = (1..=most).rev().find(|even| rows.is_multiple_of(*even)).unwrap_or(most);
+        if 2 * even >= most { even } else { most }
+    }
+}
+
 /// Something that runs ONNX graphs.
 pub trait Engine: Send + Sync {
     /// Name, version and device, for people: `ort 1.31.1 (CPU)`, `tract 0.23.9`.
@@ -109,4 +119,17 @@ pub enum EngineError {
         /// What it said.
         message: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn micro_batches_are_even_where_that_costs_little() {
+        let sizes =
+            [(16, 64, 512), (16, 96, 512), (16, 12, 512), (10, 64, 512), (17, 64, 512), (4, 1024, 512), (3, 8, 0)];
+        let rows = |(rows, length, micro_batch)| Thrift { micro_batch, ..Thrift::default() }.rows(rows, length);
+        assert_eq!(sizes.map(rows), [8, 4, 16, 5, 8, 1, 1]);
+    }
 }

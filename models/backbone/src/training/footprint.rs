@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::TrainingGraph;
+use super::layout::forward_pass;
 use crate::ir::{Data, Graph, Node};
 use crate::shape::{Facts, sizes};
 use crate::unpack::unpack_in_place_of_use;
@@ -49,9 +50,7 @@ impl TrainingGraph {
             let (Some(shape), Some(dtype)) = (facts.shape_at(name, &numbers), facts.dtype(name)) else { return 0 };
             (shape.iter().product::<usize>() * dtype.bits()).div_ceil(8) as u64
         };
-        let mut forward = graph.clone();
-        forward.outputs.retain(|port| self.forward.contains(&port.name));
-        forward.prune();
+        let forward = forward_pass(&graph, &self.forward);
         let early: HashSet<&str> = made(&forward).collect();
         let lives = Lives::of(&graph, &bytes);
         let branch = graph.nodes.iter().filter(|node| !node.outputs.iter().any(|o| early.contains(o.as_str())));

@@ -7,15 +7,27 @@ use crate::ir::{Attr, DType, Graph, Node, Port, PortDim, Weight};
 /// The boolean scalar input that switches the backward pass on.
 pub const TRAIN: &str = "train";
 
+/// What the values `forward` need, alone.
+pub(super) fn forward_pass(graph: &Graph, forward: &[String]) -> Graph {
+    let mut alone = graph.clone();
+    alone.outputs.retain(|port| forward.contains(&port.name));
+    alone.prune();
+    alone
+}
+
+/// The nodes that the values `forward` need, and those that they do not.
+pub(super) fn passes<'a>(graph: &'a Graph, forward: &[String]) -> (Vec<&'a Node>, Vec<&'a Node>) {
+    let alone = forward_pass(graph, forward);
+    let early: HashSet<&str> = alone.nodes.iter().flat_map(|node| node.outputs.iter().map(String::as_str)).collect();
+    graph.nodes.iter().partition(|node| node.outputs.iter().any(|output| early.contains(output.as_str())))
+}
+
 /// Moves every node that only `gradients` need into the then-branch of an `If` on [`TRAIN`].
 pub(super) fn conditional(graph: &Graph, forward: &[String], gradients: &[String]) -> Graph {
+    let (forward_nodes, backward_nodes) = passes(graph, forward);
+    let [forward_nodes, backward_nodes] = [forward_nodes, backward_nodes].map(|n| n.into_iter().cloned().collect());
     let mut outer = graph.clone();
     outer.outputs.retain(|port| forward.contains(&port.name));
-    let mut kept = outer.clone();
-    kept.prune();
-    let forward_values: HashSet<&str> = kept.nodes.iter().flat_map(|n| n.outputs.iter().map(String::as_str)).collect();
-    let is_forward = |node: &Node| node.outputs.iter().any(|o| forward_values.contains(o.as_str()));
-    let (forward_nodes, backward_nodes): (Vec<Node>, Vec<Node>) = graph.nodes.iter().cloned().partition(is_forward);
 
     let inner = |gradient: &String| Port { name: format!("{gradient}.then"), dtype: DType::F32, shape: None };
     let mut then = Graph { name: "backward".into(), nodes: backward_nodes, ..Graph::default() };

@@ -242,10 +242,7 @@ impl TrainingGraph {
     /// # Errors
     /// When the graph cannot be written.
     pub fn forward(&self, backbone: &Backbone) -> Result<Model, TrainingError> {
-        let mut graph = self.graph.clone();
-        graph.outputs.retain(|port| self.forward.contains(&port.name));
-        graph.prune();
-        Ok(backbone.export(&graph)?)
+        Ok(backbone.export(&layout::forward_pass(&self.graph, &self.forward))?)
     }
 
     /// A graph for those who use what was trained: the factors' values are among its weights, and its one output, [`LOGITS`],

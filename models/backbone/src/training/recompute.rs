@@ -7,6 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::layout::passes;
 use crate::ir::{Attr, Builder, DType, Graph, Node};
 use crate::shape::Facts;
 
@@ -22,12 +23,7 @@ pub(super) struct Stage {
 /// Makes the nodes that the values `forward` do not need read no inner value of a stage but copies made when its cotangent is
 /// there.
 pub(super) fn recompute(graph: &Graph, forward: &[String], stages: &[Stage]) -> Graph {
-    let mut kept = graph.clone();
-    kept.outputs.retain(|port| forward.contains(&port.name));
-    kept.prune();
-    let early: HashSet<&str> = kept.nodes.iter().flat_map(|node| node.outputs.iter().map(String::as_str)).collect();
-    let (first, second): (Vec<&Node>, Vec<&Node>) =
-        graph.nodes.iter().partition(|node| node.outputs.iter().any(|output| early.contains(output.as_str())));
+    let (first, second) = passes(graph, forward);
     let mut pass = Pass::new(graph, first, stages);
     for node in second {
         let mut own = node.clone();
