@@ -16,7 +16,9 @@ pub enum Partition {
     /// Shuffled, in equal parts.
     Iid,
     /// Each label's examples in shares drawn from a symmetric Dirichlet distribution (Hsu et al. 2019, "Measuring the
-    /// effects of non-identical data distribution"): the smaller alpha, the fewer clients hold a label.
+    /// effects of non-identical data distribution"): the smaller alpha, the fewer clients hold a label. Drawn anew until every
+    /// client holds ten examples (Li et al. 2022, "Federated learning on non-IID data silos"), or a tenth of the mean if that is
+    /// less.
     Dirichlet(f64),
     /// Sorted by label, cut into so many shards a client, dealt at random (McMahan et al. 2017).
     Shards(usize),
@@ -68,6 +70,10 @@ impl From<Partition> for String {
     }
 }
 
+/// Examples that every client of a Dirichlet split holds, where there are plenty, and the splits drawn at most to find one.
+const FEWEST: usize = 10;
+const DRAWS: usize = 100;
+
 /// Positive shares that sum to 1.
 fn dirichlet(alpha: f64, n: usize, rng: &mut ChaCha8Rng) -> Vec<f64> {
     let Ok(gamma) = Gamma::new(alpha, 1.0) else { return vec![1.0 / n as f64; n] };
@@ -110,10 +116,21 @@ impl Partition {
             Partition::Iid => parts = cut(&all, &vec![1.0 / clients as f64; clients]),
             Partition::Quantity(alpha) => parts = cut(&all, &dirichlet(*alpha, clients, &mut rng)),
             Partition::Dirichlet(alpha) => {
-                for examples in by_label.values() {
-                    let shares = dirichlet(*alpha, clients, &mut rng);
-                    for (part, more) in parts.iter_mut().zip(cut(examples, &shares)) {
-                        part.extend(more);
+                let fewest = FEWEST.min(labels.len() / clients.max(1) / 10);
+                let smallest = |parts: &[Vec<usize>]| parts.iter().map(Vec::len).min().unwrap_or_default();
+                for _ in 0..DRAWS {
+                    let mut drawn = vec![Vec::new(); clients];
+                    for examples in by_label.values() {
+                        let shares = dirichlet(*alpha, clients, &mut rng);
+                        for (part, more) in drawn.iter_mut().zip(cut(examples, &shares)) {
+                            part.extend(more);
+                        }
+                    }
+                    if parts.iter().all(Vec::is_empty) || smallest(&drawn) > smallest(&parts) {
+                        parts = drawn;
+                    }
+                    if smallest(&parts) >= fewest {
+                        break;
                     }
                 }
             }
@@ -191,6 +208,13 @@ mod tests {
         assert!(skew(&deal("shards:1", 6, 0)) > 0.95);
         let sizes: Vec<usize> = deal("quantity:0.2", 10, 0).iter().map(Vec::len).collect();
         assert!(sizes.iter().max().unwrap() > &(5 * sizes.iter().min().unwrap()), "{sizes:?}");
+    }
+
+    #[test]
+    fn nobody_is_left_with_a_handful_where_there_are_plenty() {
+        for seed in 0..20 {
+            assert!(deal("dirichlet:0.1", 5, seed).iter().all(|part| part.len() >= 10), "{seed}");
+        }
     }
 
     #[test]
