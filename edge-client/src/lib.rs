@@ -18,6 +18,7 @@ pub mod evaluate;
 pub mod export;
 pub mod fetch;
 pub mod files;
+pub mod flags;
 pub mod identity;
 pub mod local;
 pub mod metrics;

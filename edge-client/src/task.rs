@@ -1,5 +1,6 @@
 //! What is learnt.
 
+use fedtt_wire::plan::Task;
 use serde::{Deserialize, Serialize};
 
 /// What is learnt from a text.
@@ -12,4 +13,14 @@ pub enum TaskKind {
     Regress,
     /// The next token
     Lm,
+}
+
+impl From<Task> for TaskKind {
+    fn from(task: Task) -> Self {
+        match task {
+            Task::Classify => TaskKind::Classify,
+            Task::Regress => TaskKind::Regress,
+            Task::Lm => TaskKind::Lm,
+        }
+    }
 }

@@ -2,7 +2,7 @@
 //! clients in this one, a connection each, that answer at once with values of the plan's size.
 //!
 //! `cargo bench -p fedtt --bench rounds -- [--clients N] [--values N] [--encoding f32|int8] [--level ZSTD] [--rounds N]
-//! [--broker URL]`
+//! [--broker URL] [--json]`; `flower.py` beside it runs Flower's rounds between ours.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::io::{BufRead, BufReader};
@@ -20,7 +20,19 @@ use fedtt_wire::seal::unsealed;
 use fedtt_wire::tensor::EncodedTensor;
 use fedtt_wire::{DeviceName, Digest, Layout, Message, Plan, SigningKey, Topic, Topics};
 use rand::{Rng, SeedableRng};
-use serde_json::Value;
+use serde_json::{Value, json};
+
+/// What is measured: its key in JSON, its column.
+const COLUMNS: [(&str, &str); 8] = [
+    ("clients", "clients"),
+    ("values", "values"),
+    ("payload", "payload, B"),
+    ("median_ms", "median, ms"),
+    ("p90_ms", "p90, ms"),
+    ("host_mb", "host, MB"),
+    ("host_cpu_ms", "host CPU, ms"),
+    ("clients_cpu_ms", "their CPU, ms"),
+];
 
 struct Settings {
     clients: usize,
@@ -42,20 +54,30 @@ fn main() {
     };
     let number = |name: &str| given(name).map(|text| text.parse::<usize>().unwrap());
     let values = number("--values").unwrap_or(60_000);
-    println!("no-op training, {encoding:?} both ways, on the disk of {}", std::env::temp_dir().display());
-    println!(
-        "{:>8} {:>10} {:>12} {:>12} {:>12} {:>10} {:>14} {:>17}",
-        "clients", "values", "payload, B", "median, ms", "p90, ms", "host, MB", "host CPU, ms", "clients' CPU, ms"
-    );
+    let json = args.iter().any(|arg| arg == "--json");
+    if !json {
+        println!("no-op training, {encoding:?} both ways, on the disk of {}", std::env::temp_dir().display());
+        println!("{}", COLUMNS.map(|(_, head)| format!("{head:>13}")).join(""));
+    }
     let cases = number("--clients").map_or(vec![2, 8, 32], |clients| vec![clients]);
     for clients in cases {
         let rounds = number("--rounds").unwrap_or(100) as u32;
         let level = number("--level").map_or(Plan::default().wire.level, |level| level as i32);
-        measure(&Settings { clients, values, encoding, level, rounds, broker: given("--broker") });
+        let found = measure(&Settings { clients, values, encoding, level, rounds, broker: given("--broker") });
+        match json {
+            true => println!(
+                "{}",
+                Value::Object(
+                    COLUMNS.map(|(key, _)| key.to_string()).into_iter().zip(found.map(|n| json!(n))).collect()
+                )
+            ),
+            false => println!("{}", found.map(|number| format!("{number:>13}")).join("")),
+        }
     }
 }
 
-fn measure(settings: &Settings) {
+/// The numbers of [`COLUMNS`].
+fn measure(settings: &Settings) -> [u64; 8] {
     let own = std::process::id();
     let before = processor(own);
     let folder = tempfile::tempdir().unwrap();
@@ -95,18 +117,17 @@ fn measure(settings: &Settings) {
     let mut times: Vec<u64> = rounds.windows(2).map(|pair| pair[1].began - pair[0].began).collect();
     times.sort_unstable();
     let payload = rounds[0].contributions.values().next().map_or(0, |c| c.payload);
-    println!(
-        "{:>8} {:>10} {:>12} {:>12} {:>12} {:>10} {:>14} {:>17}",
-        settings.clients,
+    drop(Host(host));
+    [
+        settings.clients as u64,
         rounds[0].trained,
         payload,
         times[times.len() / 2],
         times[times.len() * 9 / 10],
         peak,
         host_busy,
-        clients_busy
-    );
-    drop(Host(host));
+        clients_busy,
+    ]
 }
 
 /// Killed when dropped.

@@ -1,7 +1,7 @@
 //! Files of examples, as those who measure or train on them read them.
 
 use fedtt_edge::data::{Columns, Format, ReadOptions};
-use fedtt_edge::task::TaskKind;
+use fedtt_edge::flags::ReadArgs;
 use fedtt_wire::plan::Task;
 use serde::{Deserialize, Serialize};
 
@@ -15,23 +15,27 @@ pub struct Reading {
     pub format: Option<Format>,
     /// The character encoding.
     pub encoding: Option<String>,
+    /// Whether the first line of a table names its columns.
+    pub header: Option<bool>,
+}
+
+impl From<&ReadArgs> for Reading {
+    fn from(flags: &ReadArgs) -> Self {
+        let columns = flags.columns(&Columns::default());
+        Reading { columns, format: flags.format, encoding: flags.encoding.clone(), header: flags.header }
+    }
 }
 
 impl Reading {
     /// The same, for a task.
     pub fn options(&self, task: Task) -> ReadOptions {
-        let task = match task {
-            Task::Classify => TaskKind::Classify,
-            Task::Regress => TaskKind::Regress,
-            Task::Lm => TaskKind::Lm,
-        };
         ReadOptions {
             format: self.format,
             encoding: self.encoding.clone(),
-            header: None,
+            header: self.header,
             columns: self.columns.clone(),
-            labelled: task != TaskKind::Lm,
-            task,
+            labelled: task != Task::Lm,
+            task: task.into(),
         }
     }
 }

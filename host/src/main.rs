@@ -3,7 +3,6 @@
 
 mod backbone;
 mod cli;
-mod engine;
 mod output;
 
 use std::process::ExitCode;

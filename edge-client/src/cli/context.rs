@@ -4,13 +4,14 @@ use anyhow::Context as _;
 use fedtt_edge::adapter_file::AdapterFile;
 use fedtt_edge::batch::BatchShape;
 use fedtt_edge::fetch::Held;
+use fedtt_edge::flags::EngineArgs;
 use fedtt_edge::model::{AdaptedModel, Use};
 use fedtt_edge::prepare::Encoding;
 use fedtt_edge::source::Source;
 use fedtt_edge::tokenize::TextEncoder;
 use fedtt_runtime::select;
 
-use super::args::{AdapterArgs, EngineArgs, UseArgs};
+use super::args::{AdapterArgs, UseArgs};
 
 /// An adapter at work: its backbone, its model on an engine, and its encoder.
 pub(crate) struct Working {

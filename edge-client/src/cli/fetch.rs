@@ -10,10 +10,11 @@ use fedtt_edge::daemon::EdgeConfig;
 use fedtt_edge::data::{Dataset, Example};
 use fedtt_edge::evaluate::predict;
 use fedtt_edge::fetch::{FetchSettings, Http, Shelf, Step, Wanted, bundle, is_hash};
+use fedtt_edge::flags::EngineArgs;
 use fedtt_wire::RunId;
 use serde::Serialize;
 
-use super::args::{AdapterArgs, EngineArgs, OutputArgs};
+use super::args::{AdapterArgs, OutputArgs};
 use super::context;
 use super::output::Output;
 

@@ -4,10 +4,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::Context as _;
 use clap::Args;
+use fedtt_edge::flags::EngineArgs;
 use fedtt_edge::serve::{self, Limits, Model, Opened, Watched};
 use serde_json::json;
 
-use super::args::{AdapterArgs, EngineArgs, OutputArgs};
+use super::args::{AdapterArgs, OutputArgs};
 use super::context::{self, Working};
 use super::output::{VERSION, line};
 use super::run::signals;

@@ -9,6 +9,7 @@ use fedtt_edge::adapter_file::{AdapterFile, AdapterHeader};
 use fedtt_edge::batch::{BatchShape, EncodedSet, hold_out};
 use fedtt_edge::data::{Columns, Dataset, Labels, Targets};
 use fedtt_edge::evaluate::{Evaluation, TargetScale, evaluate};
+use fedtt_edge::flags::{EngineArgs, ReadArgs};
 use fedtt_edge::model::{AdaptedModel, Use};
 use fedtt_edge::prepare::Encoding;
 use fedtt_edge::source::{FieldSplit, Source, field_reports};
@@ -19,7 +20,7 @@ use fedtt_edge::train::{CheckpointPolicy, TrainSettings, Trained, TrainingData, 
 use fedtt_runtime::{Engine, select};
 use serde::Serialize;
 
-use super::args::{BackboneArgs, EngineArgs, OutputArgs, ReadArgs};
+use super::args::{BackboneArgs, OutputArgs};
 use super::output::Output;
 use super::progress::Progress;
 use super::settings::{AdapterArgs, ScheduleArgs};

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::Args;
 use fedtt_backbone::verify::{Against, Reference, verify};
+use fedtt_edge::flags::EngineArgs;
 use fedtt_edge::source::Source;
 use fedtt_runtime::select;
 
 use super::Output;
-use super::args::{BackboneArgs, EngineArgs, OutputArgs};
+use super::args::{BackboneArgs, OutputArgs};
 
 const EXAMPLES: &str = "\
 Examples:

@@ -226,11 +226,7 @@ impl Data {
             Data::Embedded => Ok(field_reports(FieldSplit::Train)),
             Data::Given(data) => Ok(data.as_ref().clone()),
             Data::Files { paths, options } => {
-                let task = match task {
-                    Task::Classify => TaskKind::Classify,
-                    Task::Regress => TaskKind::Regress,
-                    Task::Lm => TaskKind::Lm,
-                };
+                let task = TaskKind::from(task);
                 let options = ReadOptions { task, labelled: task != TaskKind::Lm, ..options.clone() };
                 let mut all = Dataset { name: String::new(), examples: Vec::new() };
                 for path in paths {

@@ -7,7 +7,7 @@ use fedtt_wire::message::Measurement;
 use fedtt_wire::{Layout, Plan};
 use ndarray::ArrayD;
 
-use super::plan::{adapter_header, task};
+use super::plan::adapter_header;
 use super::{LocalData, LocalError};
 use crate::adapter_file::AdapterHeader;
 use crate::batch::{BatchShape, EncodedSet};
@@ -60,7 +60,7 @@ impl PlanModel {
             set,
             encoder,
             vocabulary: source.backbone.vocabulary(),
-            task: task(plan),
+            task: plan.model.task.into(),
             header,
         })
     }

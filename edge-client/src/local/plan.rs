@@ -3,7 +3,6 @@
 use fedtt_backbone::training::Pooling;
 use fedtt_tt::config::Method;
 use fedtt_wire::Plan;
-use fedtt_wire::plan::Task;
 
 use super::LocalError;
 use crate::adapter_file::{AdapterFile, AdapterHeader};
@@ -25,7 +24,7 @@ pub fn adapter_header(plan: &Plan, source: &Source) -> Result<AdapterHeader, Loc
             name: source.name.clone(),
         });
     }
-    let task = task(plan);
+    let task = TaskKind::from(plan.model.task);
     Ok(AdapterHeader {
         format: AdapterFile::FORMAT,
         bundle: source.hash.clone(),
@@ -57,14 +56,6 @@ pub fn rate(plan: &Plan) -> f32 {
         Method::Lora | Method::FfaLora => 2e-3,
         Method::Dense => 1e-3,
     })
-}
-
-pub(super) fn task(plan: &Plan) -> TaskKind {
-    match plan.model.task {
-        Task::Classify => TaskKind::Classify,
-        Task::Regress => TaskKind::Regress,
-        Task::Lm => TaskKind::Lm,
-    }
 }
 
 pub(super) fn scale(plan: &Plan) -> Option<TargetScale> {

@@ -6,8 +6,8 @@ use anyhow::Context;
 use fedtt_backbone::backbone::Backbone;
 use fedtt_backbone::bundle::Bundle;
 use fedtt_backbone::verify::{Against, Reference, verify};
+use fedtt_edge::flags::EngineArgs;
 
-use crate::engine::EngineArgs;
 use crate::output::Outcome;
 
 /// Check the derived gradients of a bundle on this machine's engine.
@@ -42,9 +42,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
     bundle.verify_hash()?;
     let reference = args.reference.as_deref().map(Reference::read).transpose()?;
     let backbone = Backbone::open(&bundle)?;
-    let engine = args.engine.select()?;
+    let engine = fedtt_runtime::select(&args.engine.config())?;
     if let Some(path) = &args.write_reference {
-        let recorded = Reference::record(&backbone, engine.as_ref(), &args.engine.options())?;
+        let recorded = Reference::record(&backbone, engine.as_ref(), &args.engine.session())?;
         recorded.write(path).with_context(|| format!("cannot write {}", path.display()))?;
     }
     let against = match &reference {
@@ -52,6 +52,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
         Some(reference) if args.reference_only => Against::Reference(reference),
         Some(reference) => Against::Both(reference),
     };
-    let report = verify(&backbone, engine.as_ref(), &args.engine.options(), against)?;
+    let report = verify(&backbone, engine.as_ref(), &args.engine.session(), against)?;
     Ok(Outcome { text: format!("{report}\n"), ok: report.passed, data: serde_json::to_value(&report)? })
 }

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use fedtt::examples::Reading;
-use fedtt_edge::data::{Columns, Dataset, Format, Labels};
+use fedtt_edge::data::{Columns, Dataset, Labels};
+use fedtt_edge::flags::ReadArgs;
 use fedtt_edge::source::{FieldSplit, field_reports, field_sites};
 use fedtt_wire::Plan;
 use fedtt_wire::plan::Task;
@@ -20,35 +21,7 @@ pub(crate) struct DataArgs {
     #[arg(long, value_name = "FILE")]
     test: Option<PathBuf>,
     #[command(flatten)]
-    reading: ReadingArgs,
-}
-
-/// How files of examples are read.
-#[derive(Args)]
-#[command(next_help_heading = "Data")]
-pub(crate) struct ReadingArgs {
-    /// Column of the text: its name, or its number counting from 1 [default: text, sentence, ...]
-    #[arg(long, value_name = "COLUMN")]
-    text: Option<String>,
-    /// Column of the second text, for sentence pairs
-    #[arg(long, value_name = "COLUMN")]
-    text_pair: Option<String>,
-    /// Column of the label or number to predict [default: label, class, ...]
-    #[arg(long, value_name = "COLUMN")]
-    label: Option<String>,
-    /// File format [default: by the file's name and first line]
-    #[arg(long, value_enum)]
-    format: Option<Format>,
-    /// Character encoding, such as latin-1 [default: utf-8]
-    #[arg(long, value_name = "NAME")]
-    encoding: Option<String>,
-}
-
-impl ReadingArgs {
-    pub(crate) fn reading(&self) -> Reading {
-        let columns = Columns { text: self.text.clone(), pair: self.text_pair.clone(), label: self.label.clone() };
-        Reading { columns, format: self.format, encoding: self.encoding.clone() }
-    }
+    read: ReadArgs,
 }
 
 /// Examples as read.
@@ -69,7 +42,7 @@ impl DataArgs {
 
     /// Reads the files; `group` names the column that says where an example comes from.
     pub(crate) fn read(&self, task: Task, group: Option<&str>) -> anyhow::Result<Examples> {
-        let reading = self.reading.reading();
+        let reading = Reading::from(&self.read);
         let options = reading.options(task);
         let Some(path) = &self.data else {
             let train = field_reports(FieldSplit::Train);

@@ -10,12 +10,13 @@ use fedtt::demo::{Demo, Finished, Method, Watcher, methods, run as federate, wri
 use fedtt::report;
 use fedtt::run::{RunEvent, What};
 use fedtt::simulate::Partition;
+use fedtt_edge::flags::EngineArgs;
 use fedtt_edge::source::Source;
+use fedtt_runtime::EngineConfig;
 use fedtt_wire::plan::Task;
 use serde_json::{Value, json};
 
 use super::data::{DataArgs, deal, labels};
-use crate::engine::EngineArgs;
 use crate::output::{Outcome, bytes, table};
 
 const EXAMPLES: &str = "\
@@ -131,7 +132,7 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<Outcome> {
         data: deal(&examples.train, &parts),
         test,
         methods: methods(Task::Classify, &labels(&examples.train)?, args.rounds, args.steps),
-        engine: args.engine.one_thread(),
+        engine: EngineConfig { threads: args.engine.threads.max(1), ..args.engine.config() },
         runs,
         state: state.path().to_path_buf(),
     };

@@ -8,12 +8,12 @@ use clap::Args;
 use fedtt::record::{RoundRecord, RunSummary};
 use fedtt::simulate::{Faults, Outcomes, Partition, Simulation, Watcher, simulate};
 use fedtt::{model, record};
+use fedtt_edge::flags::EngineArgs;
 use fedtt_edge::source::Source;
 use fedtt_wire::Plan;
 use serde_json::{Value, json};
 
 use super::data::{DataArgs, Examples, deal, fill_labels};
-use crate::engine::EngineArgs;
 use crate::output::{Outcome, bytes, table};
 
 const EXAMPLES: &str = "\
@@ -94,7 +94,7 @@ impl Watcher for Lines {
 
 /// Runs every plan with every seed.
 pub(crate) fn run(args: &SimulateArgs) -> anyhow::Result<Outcome> {
-    let engine = args.engine.select()?;
+    let engine = fedtt_runtime::select(&args.engine.config())?;
     let mut entries = Vec::new();
     for path in &args.plans {
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;

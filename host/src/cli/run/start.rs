@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::Args;
 use fedtt::control::Request;
+use fedtt::examples::Reading;
+use fedtt_edge::flags::ReadArgs;
 use serde_json::json;
 
-use super::super::data::ReadingArgs;
 use super::super::host::HostArgs;
 use super::watch;
 use crate::output::Outcome;
@@ -45,7 +46,7 @@ pub(crate) struct StartArgs {
     #[arg(long)]
     wait: bool,
     #[command(flatten)]
-    reading: ReadingArgs,
+    read: ReadArgs,
     #[command(flatten)]
     host: HostArgs,
 }
@@ -63,7 +64,7 @@ pub(super) fn run(args: &StartArgs, as_json: bool) -> anyhow::Result<Outcome> {
         path: absolute(&args.plan)?,
         token: args.token.clone(),
         test: args.test.iter().map(absolute).collect::<Result<_, _>>()?,
-        reading: args.reading.reading(),
+        reading: Reading::from(&args.read),
     };
     let data = args.host.ask(request)?;
     let run = data["run"].as_str().context("the host names no run")?.to_string();
