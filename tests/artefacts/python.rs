@@ -104,7 +104,7 @@ fn exports_of_the_embedded_encoder_are_equal() {
     let bench = Bench::new();
     let (texts, reports) = (bench.texts(), bench.reports());
     let tokenizer = bench.embedded_tokenizer();
-    let cases: [(&str, &[&str], &[&str]); 7] = [
+    let cases: [(&str, &[&str], &[&str]); 8] = [
         ("tt", &["--init", "loretta"], &[]),
         (
             "tt-head",
@@ -114,6 +114,7 @@ fn exports_of_the_embedded_encoder_are_equal() {
         ("dense", &["--adapter", "dense", "--activation", "silu"], &[]),
         ("lora", &["--adapter", "lora"], &[]),
         ("ffa-lora", &["--adapter", "ffa-lora", "--depth", "2"], &[]),
+        ("tt-lora", &["--adapter", "tt-lora", "--rank", "4"], &[]),
         ("cls", &["--init", "loretta", "--pooling", "cls", "--activation", "tanh"], &[]),
         ("last", &["--init", "loretta", "--pooling", "last", "--sites", "mlp", "--scaling", "0.5"], &[]),
     ];

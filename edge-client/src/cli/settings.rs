@@ -28,7 +28,8 @@ pub(crate) struct ScheduleArgs {
     /// Longest text, in tokens; longer ones are cut, for lm split
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(2..=65536))]
     max_length: u32,
-    /// Learning rate [default: tt 5e-3, on fewer than 2000 examples 2e-3; lora and ffa-lora 2e-3, dense 1e-3]
+    /// Learning rate [default: tt 5e-3, on fewer than 2000 examples 2e-3; lora and ffa-lora 2e-3, tt-lora 1e-2,
+    /// dense 1e-3]
     #[arg(long, value_name = "RATE", value_parser = positive)]
     lr: Option<f32>,
     /// Learning rate of the head
@@ -67,10 +68,10 @@ pub(crate) struct AdapterArgs {
     /// TOML file with any adapter settings; the options below override it
     #[arg(long, value_name = "FILE")]
     adapter_config: Option<PathBuf>,
-    /// tt (tensor trains), dense, lora or ffa-lora [default: tt]
+    /// tt (tensor trains), tt-lora (tensor trains beside query and value), lora, ffa-lora or dense [default: tt]
     #[arg(long, value_name = "METHOD", value_parser = word::<Method>)]
     adapter: Option<Method>,
-    /// Rank, or a tensor train's inner ranks as in 5,5,8,5 [default: tt 5, lora 8]
+    /// Rank, or a tensor train's inner ranks as in 5,5,8,5 [default: tt 5, tt-lora and lora 8]
     #[arg(long, value_name = "R", value_parser = rank)]
     rank: Option<Rank>,
     /// Width between the two projections [default: 64]
@@ -79,7 +80,7 @@ pub(crate) struct AdapterArgs {
     /// relu, gelu, silu, tanh or identity [default: relu]
     #[arg(long, value_name = "FUNCTION", value_parser = word::<Activation>)]
     activation: Option<Activation>,
-    /// Factor on what an adapter adds [default: 1, lora 16 / rank]
+    /// Factor on what an adapter adds [default: 1; lora, ffa-lora and tt-lora 16 / rank]
     #[arg(long, value_name = "FACTOR")]
     scaling: Option<f32>,
     /// loretta, near (a tenth of it), or identity: an adapter that changes nothing at first [default: identity]
@@ -113,6 +114,7 @@ impl ScheduleArgs {
             Method::Tt => 5e-3,
             Method::Dense => 1e-3,
             Method::Lora | Method::FfaLora => 2e-3,
+            Method::TtLora => 1e-2,
         };
         let batch = self.batch.map_or_else(|| usual_batch(examples), |batch| batch as usize);
         let steps = examples.div_ceil(batch).div_ceil(self.accumulate as usize).max(1);

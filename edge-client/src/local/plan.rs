@@ -54,6 +54,7 @@ pub fn rate(plan: &Plan) -> f32 {
     plan.local.rate.unwrap_or(match plan.adapter.method {
         Method::Tt => 5e-3,
         Method::Lora | Method::FfaLora => 2e-3,
+        Method::TtLora => 1e-2,
         Method::Dense => 1e-3,
     })
 }

@@ -85,6 +85,7 @@ fn uplink(backbone: &Backbone) -> Vec<(&'static str, usize)> {
     let sites = backbone.adapter_sites();
     let methods = [
         ("FedTT", Method::Tt),
+        ("TT-LoRA", Method::TtLora),
         ("LoRA", Method::Lora),
         ("FFA-LoRA", Method::FfaLora),
         ("dense adapters", Method::Dense),

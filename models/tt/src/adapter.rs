@@ -8,7 +8,7 @@ use crate::linear::{Layers, Linear};
 use crate::module::Module;
 
 /// An adapter of any method. The method is the choice of weights: tensor trains or dense matrices in a
-/// [`Bottleneck`]; two dense factors, the first frozen or not, in a [`Branch`].
+/// [`Bottleneck`]; a tensor train or two dense factors, the first frozen or not, in a [`Branch`].
 pub trait Adapter<T: Scalar = f32>: Module<T> + Debug {
     /// How the graph computes it.
     fn form(&self) -> AdapterForm;
@@ -36,7 +36,8 @@ pub struct Bottleneck<T = f32> {
     pub scaling: f32,
 }
 
-/// `linear(x) + scaling * map(x)` beside a frozen projection: LoRA, with A the first factor and B the second.
+/// `linear(x) + scaling * map(x)` beside a frozen projection: LoRA, with A the first factor and B the second, or the halves of
+/// a tensor train in their places.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Branch<T = f32> {
     /// the projection's in -> out

@@ -22,9 +22,11 @@ pub enum Method {
     Lora,
     /// LoRA with A frozen at its start, so that averaging B averages the product.
     FfaLora,
+    /// LoRA's branch with its update as one tensor train (`LoRETTA_rep`, Yang et al. 2024, arXiv 2402.11417).
+    TtLora,
 }
 
-/// Where bottleneck adapters stand in a block; LoRA has its own places, query and value.
+/// Where bottleneck adapters stand in a block; branches have their own places, query and value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Sites {
@@ -37,7 +39,7 @@ pub enum Sites {
     Both,
 }
 
-/// How a bottleneck starts. LoRA always starts as the identity (B = 0).
+/// How a bottleneck or a branch of a tensor train starts. LoRA always starts as the identity (B = 0).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Init {
@@ -98,15 +100,15 @@ pub struct AdapterConfig {
     pub method: Method,
     /// width between down and up
     pub bottleneck: usize,
-    /// tensor-train ranks (default 5) or LoRA's rank (default 8)
+    /// tensor-train ranks (default 5, in a branch 8) or LoRA's rank (default 8)
     pub rank: Option<Rank>,
-    /// modes of `down`, cut at in|bottleneck; automatic if absent
+    /// modes of `down`, cut at in|bottleneck, or of a branch, cut at in|out; automatic if absent
     pub down_modes: Option<Vec<usize>>,
     /// modes of `up`, cut at bottleneck|out; the mirror image of `down_modes` if absent
     pub up_modes: Option<Vec<usize>>,
     /// between down and up
     pub activation: Activation,
-    /// factor on what the adapter adds; default 1, for LoRA 16 / rank
+    /// factor on what the adapter adds; default 1, for a branch 16 / rank
     pub scaling: Option<f32>,
     /// biases of down and up
     pub bias: bool,
@@ -173,12 +175,12 @@ impl Rank {
 impl AdapterConfig {
     /// Whether the method is a branch beside query and value (LoRA) rather than a bottleneck.
     pub fn is_branch(&self) -> bool {
-        matches!(self.method, Method::Lora | Method::FfaLora)
+        matches!(self.method, Method::Lora | Method::FfaLora | Method::TtLora)
     }
 
     /// The tensor-train ranks in force.
     pub fn tt_rank(&self) -> Rank {
-        self.rank.clone().unwrap_or(Rank::Uniform(5))
+        self.rank.clone().unwrap_or(Rank::Uniform(if self.is_branch() { 8 } else { 5 }))
     }
 
     /// LoRA's rank in force.
@@ -187,15 +189,6 @@ impl AdapterConfig {
             None => Ok(8),
             Some(Rank::Uniform(rank)) => Ok(rank),
             Some(Rank::PerBond(_)) => Err(Error::config("rank", "LoRA has one rank, not a list")),
-        }
-    }
-
-    /// The factor in force on what an adapter adds.
-    pub fn effective_scaling(&self) -> Result<f32> {
-        match (self.scaling, self.is_branch()) {
-            (Some(scaling), _) => Ok(scaling),
-            (None, true) => Ok(16.0 / self.lora_rank()? as f32),
-            (None, false) => Ok(1.0),
         }
     }
 
@@ -209,7 +202,7 @@ impl AdapterConfig {
             rank.validate("rank")?;
         }
         self.head.rank.validate("head.rank")?;
-        if self.is_branch() {
+        if matches!(self.method, Method::Lora | Method::FfaLora) {
             self.lora_rank()?;
         }
         if let Some(scaling) = self.scaling

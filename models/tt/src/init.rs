@@ -63,25 +63,39 @@ pub fn bottleneck<T: Scalar>(config: &AdapterConfig, hidden: usize, rng: &mut im
             )
         }
     };
-    match config.init {
-        Init::Loretta => {}
-        Init::Near => up.scale_last(T::of(NEAR)),
-        Init::Identity => up.scale_last(T::zero()),
-    }
-    Ok(Bottleneck { down, activation: config.activation, up, scaling: config.effective_scaling()? })
+    start(&mut up, config.init);
+    Ok(Bottleneck { down, activation: config.activation, up, scaling: config.scaling.unwrap_or(1.0) })
 }
 
-/// A LoRA branch: A ~ U(+-1 / sqrt(in)), in x r; B = 0, r x out. A is frozen in FFA-LoRA.
+/// Takes a map as far back towards zero as `init` says.
+fn start<T: Scalar>(map: &mut Linear<T>, init: Init) {
+    match init {
+        Init::Loretta => {}
+        Init::Near => map.scale_last(T::of(NEAR)),
+        Init::Identity => map.scale_last(T::zero()),
+    }
+}
+
+/// A LoRA branch: A ~ U(+-1 / sqrt(in)), in x r; B = 0, r x out. A is frozen in FFA-LoRA; a tensor train stands for A B in
+/// TT-LoRA.
 ///
 /// # Errors
-/// A list of ranks.
+/// A list of ranks for LoRA; modes or ranks that do not fit the widths.
 pub fn branch<T: Scalar>(config: &AdapterConfig, rows: usize, columns: usize, rng: &mut impl Rng) -> Result<Branch<T>> {
-    let rank = config.lora_rank()?;
-    let limit = 1.0 / (rows as f64).sqrt();
-    let a = Factor { matrix: uniform((rows, rank), limit, rng), trainable: config.method != Method::FfaLora };
-    let b = Factor { matrix: Array2::zeros((rank, columns)), trainable: true };
-    let map = Linear { weight: Weight::Dense(vec![a, b]), bias: None };
-    Ok(Branch { map, scaling: config.effective_scaling()? })
+    let map = if config.method == Method::TtLora {
+        let modes = given_or_automatic(config.down_modes.as_deref(), rows, columns, "down_modes")?;
+        let mut map = train(modes, &config.tt_rank(), false, "rank", rng)?;
+        start(&mut map, config.init);
+        map
+    } else {
+        let rank = config.lora_rank()?;
+        let limit = 1.0 / (rows as f64).sqrt();
+        let a = Factor { matrix: uniform((rows, rank), limit, rng), trainable: config.method != Method::FfaLora };
+        let b = Factor { matrix: Array2::zeros((rank, columns)), trainable: true };
+        Linear { weight: Weight::Dense(vec![a, b]), bias: None }
+    };
+    let rank = map.form().factors[0].1;
+    Ok(Branch { map, scaling: config.scaling.unwrap_or(16.0 / rank as f32) })
 }
 
 /// A head; its projection ~ U(+-1 / sqrt(in)) with a zero bias.

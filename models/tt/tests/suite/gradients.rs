@@ -84,9 +84,12 @@ fn bottlenecks_of_every_kind() {
 
 #[test]
 fn branches() {
-    for method in [Method::Lora, Method::FfaLora] {
+    for method in [Method::Lora, Method::FfaLora, Method::TtLora] {
         check_adapter(&AdapterConfig { method, rank: Some(Rank::Uniform(3)), ..AdapterConfig::default() }, 8, 6);
     }
+    let train = AdapterConfig { method: Method::TtLora, init: Init::Near, ..AdapterConfig::default() };
+    let (down_modes, rank) = (Some(vec![2, 4, 3, 2]), Some(Rank::PerBond(vec![2, 4, 2])));
+    check_adapter(&AdapterConfig { down_modes, rank, ..train }, 8, 6);
 }
 
 #[test]

@@ -48,6 +48,7 @@ fn sites_and_depth_select() {
     assert_eq!(of(Method::Dense, Sites::Mlp, Some(2)), [(1, Mlp), (2, Mlp)]);
     assert_eq!(of(Method::Tt, Sites::Attention, None), [(0, Attention), (1, Attention), (2, Attention)]);
     assert_eq!(of(Method::Lora, Sites::Mlp, Some(1)), [(2, Query), (2, Value)]);
+    assert_eq!(of(Method::TtLora, Sites::Both, Some(1)), [(2, Query), (2, Value)]);
     assert_eq!(of(Method::Tt, Sites::Mlp, Some(9)).len(), 3);
 }
 
@@ -64,14 +65,21 @@ fn the_seed_decides_the_values_whatever_else_is_adapted() {
 
 #[test]
 fn the_identity_start_is_the_identity_and_the_published_start_is_not() {
-    for (method, starts) in [(Method::Tt, true), (Method::Dense, true), (Method::Lora, false)] {
+    let methods = [
+        (Method::Tt, true, true),
+        (Method::Dense, true, true),
+        (Method::TtLora, false, true),
+        (Method::Lora, false, false),
+    ];
+    // What a bottleneck leaves alone is x, what a branch leaves alone is 0; LoRA knows one start.
+    for (method, bottleneck, told) in methods {
         for init in [Init::Identity, Init::Loretta] {
             let set = set(&AdapterConfig { method, init, bottleneck: 8, ..AdapterConfig::default() });
             for (_, adapter) in set.adapters() {
                 let x = random_matrix::<f32>(4, 24, &mut rng(1));
                 let y = native::adapter_forward(&adapter.form(), &adapter.graph_inputs(), x.view());
-                let unchanged = if starts { y == x } else { y.iter().all(|&v| v == 0.0) };
-                assert_eq!(unchanged, init == Init::Identity || !starts, "{method:?} {init:?}");
+                let unchanged = if bottleneck { y == x } else { y.iter().all(|&v| v == 0.0) };
+                assert_eq!(unchanged, init == Init::Identity || !told, "{method:?} {init:?}");
             }
         }
     }
