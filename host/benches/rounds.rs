@@ -20,7 +20,7 @@ use fedtt_wire::seal::unsealed;
 use fedtt_wire::tensor::EncodedTensor;
 use fedtt_wire::{DeviceName, Digest, Layout, Message, Plan, SigningKey, Topic, Topics};
 use rand::{Rng, SeedableRng};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// What is measured: its key in JSON, its column.
 const COLUMNS: [(&str, &str); 8] = [
@@ -64,14 +64,11 @@ fn main() {
         let rounds = number("--rounds").unwrap_or(100) as u32;
         let level = number("--level").map_or(Plan::default().wire.level, |level| level as i32);
         let found = measure(&Settings { clients, values, encoding, level, rounds, broker: given("--broker") });
-        match json {
-            true => println!(
-                "{}",
-                Value::Object(
-                    COLUMNS.map(|(key, _)| key.to_string()).into_iter().zip(found.map(|n| json!(n))).collect()
-                )
-            ),
-            false => println!("{}", found.map(|number| format!("{number:>13}")).join("")),
+        if json {
+            let named = COLUMNS.iter().zip(found).map(|((key, _), number)| (key.to_string(), number.into()));
+            println!("{}", Value::Object(named.collect()));
+        } else {
+            println!("{}", found.map(|number| format!("{number:>13}")).join(""));
         }
     }
 }

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::Args;
 use fedtt_backbone::training::Pooling;
 use fedtt_edge::task::TaskKind;
-use fedtt_edge::train::{Decay, TrainSettings};
+use fedtt_edge::train::{Decay, TrainSettings, usual_rate};
 use fedtt_tt::AdapterConfig;
 use fedtt_tt::config::{HeadKind, Init, Method, Rank, Sites};
 use fedtt_tt::form::Activation;
@@ -111,10 +111,7 @@ impl ScheduleArgs {
     pub(crate) fn settings(&self, adapter: AdapterConfig, task: TaskKind, examples: usize) -> TrainSettings {
         let rate = match adapter.method {
             Method::Tt if examples < FEW_EXAMPLES => 2e-3,
-            Method::Tt => 5e-3,
-            Method::Dense => 1e-3,
-            Method::Lora | Method::FfaLora => 2e-3,
-            Method::TtLora => 1e-2,
+            method => usual_rate(method),
         };
         let batch = self.batch.map_or_else(|| usual_batch(examples), |batch| batch as usize);
         let steps = examples.div_ceil(batch).div_ceil(self.accumulate as usize).max(1);

@@ -1,7 +1,6 @@
 //! A run's plan in the terms of local training.
 
 use fedtt_backbone::training::Pooling;
-use fedtt_tt::config::Method;
 use fedtt_wire::Plan;
 
 use super::LocalError;
@@ -10,7 +9,7 @@ use crate::data::{Columns, Labels};
 use crate::evaluate::TargetScale;
 use crate::source::Source;
 use crate::task::TaskKind;
-use crate::train::TrainSettings;
+use crate::train::{TrainSettings, usual_rate};
 
 /// The header of an adapter trained by `plan` in the backbone of `source`: what it is for and what shape it has.
 ///
@@ -51,12 +50,7 @@ pub fn adapter_header(plan: &Plan, source: &Source) -> Result<AdapterHeader, Loc
 
 /// The full learning rate of the plan's adapters: as it says, or by their method.
 pub fn rate(plan: &Plan) -> f32 {
-    plan.local.rate.unwrap_or(match plan.adapter.method {
-        Method::Tt => 5e-3,
-        Method::Lora | Method::FfaLora => 2e-3,
-        Method::TtLora => 1e-2,
-        Method::Dense => 1e-3,
-    })
+    plan.local.rate.unwrap_or_else(|| usual_rate(plan.adapter.method))
 }
 
 pub(super) fn scale(plan: &Plan) -> Option<TargetScale> {

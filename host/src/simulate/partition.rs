@@ -102,6 +102,21 @@ fn cut(examples: &[usize], shares: &[f64]) -> Vec<Vec<usize>> {
     parts
 }
 
+/// Each label's examples in shares of their own.
+fn skewed<'a>(
+    by_label: impl Iterator<Item = &'a Vec<usize>>,
+    alpha: f64,
+    clients: usize,
+    rng: &mut ChaCha8Rng,
+) -> Vec<Vec<usize>> {
+    let mut parts = vec![Vec::new(); clients];
+    for examples in by_label {
+        let shares = dirichlet(alpha, clients, rng);
+        parts.iter_mut().zip(cut(examples, &shares)).for_each(|(part, more)| part.extend(more));
+    }
+    parts
+}
+
 impl Partition {
     /// Deals the examples with these labels, and for [`Partition::Column`] these groups, to `clients`. Every example goes to
     /// exactly one client; a client left with none is given one from the richest.
@@ -118,19 +133,15 @@ impl Partition {
             Partition::Dirichlet(alpha) => {
                 let fewest = FEWEST.min(labels.len() / clients.max(1) / 10);
                 let smallest = |parts: &[Vec<usize>]| parts.iter().map(Vec::len).min().unwrap_or_default();
-                for _ in 0..DRAWS {
-                    let mut drawn = vec![Vec::new(); clients];
-                    for examples in by_label.values() {
-                        let shares = dirichlet(*alpha, clients, &mut rng);
-                        for (part, more) in drawn.iter_mut().zip(cut(examples, &shares)) {
-                            part.extend(more);
-                        }
-                    }
-                    if parts.iter().all(Vec::is_empty) || smallest(&drawn) > smallest(&parts) {
-                        parts = drawn;
-                    }
+                let mut draw = || skewed(by_label.values(), *alpha, clients, &mut rng);
+                parts = draw();
+                for _ in 1..DRAWS {
                     if smallest(&parts) >= fewest {
                         break;
+                    }
+                    let again = draw();
+                    if smallest(&again) > smallest(&parts) {
+                        parts = again;
                     }
                 }
             }

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::TrainingGraph;
-use super::layout::forward_pass;
+use super::layout::{forward_pass, made};
 use crate::ir::{Data, Graph, Node};
 use crate::shape::{Facts, sizes};
 use crate::unpack::unpack_in_place_of_use;
@@ -53,15 +53,15 @@ impl TrainingGraph {
         let forward = forward_pass(&graph, &self.forward);
         let early: HashSet<&str> = made(&forward).collect();
         let lives = Lives::of(&graph, &bytes);
-        let branch = graph.nodes.iter().filter(|node| !node.outputs.iter().any(|o| early.contains(o.as_str())));
+        let backward: Vec<bool> =
+            graph.nodes.iter().map(|n| !n.outputs.iter().any(|o| early.contains(o.as_str()))).collect();
+        let branch = graph.nodes.iter().zip(&backward).filter_map(|(node, late)| late.then_some(node));
         let captured: HashSet<&str> = branch
             .flat_map(Node::reads)
             .filter(|name| early.contains(name))
             .map(|name| lives.origin_of(name))
             .collect();
         let held: u64 = captured.iter().map(|name| lives.bytes_of(name)).sum();
-        let backward: Vec<bool> =
-            graph.nodes.iter().map(|n| !n.outputs.iter().any(|o| early.contains(o.as_str()))).collect();
         let unpacks = |node: &&Node| node.is("Cast") || node.is("DequantizeLinear");
         let unpacked: HashSet<&str> = graph.nodes.iter().filter(unpacks).filter_map(|node| node.input(0)).collect();
         let floats = graph.weights.iter().map(|(name, weight)| match unpacked.contains(name.as_str()) {
@@ -83,10 +83,6 @@ impl TrainingGraph {
             nodes: graph.nodes.len() as u64,
         }
     }
-}
-
-fn made(graph: &Graph) -> impl Iterator<Item = &str> {
-    graph.nodes.iter().flat_map(|node| node.outputs.iter().map(String::as_str)).filter(|name| !name.is_empty())
 }
 
 impl<'a> Lives<'a> {

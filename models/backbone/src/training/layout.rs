@@ -15,10 +15,15 @@ pub(super) fn forward_pass(graph: &Graph, forward: &[String]) -> Graph {
     alone
 }
 
+/// The values that the nodes of `graph` make.
+pub(super) fn made(graph: &Graph) -> impl Iterator<Item = &str> {
+    graph.nodes.iter().flat_map(|node| node.outputs.iter().map(String::as_str)).filter(|name| !name.is_empty())
+}
+
 /// The nodes that the values `forward` need, and those that they do not.
 pub(super) fn passes<'a>(graph: &'a Graph, forward: &[String]) -> (Vec<&'a Node>, Vec<&'a Node>) {
     let alone = forward_pass(graph, forward);
-    let early: HashSet<&str> = alone.nodes.iter().flat_map(|node| node.outputs.iter().map(String::as_str)).collect();
+    let early: HashSet<&str> = made(&alone).collect();
     graph.nodes.iter().partition(|node| node.outputs.iter().any(|output| early.contains(output.as_str())))
 }
 
