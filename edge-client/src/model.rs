@@ -100,7 +100,7 @@ pub enum ModelError {
     Output(String),
 }
 
-/// The graph that trains the forms of `set` for `objective`, from a block on, with a backward pass that saves memory by `thrift`.
+/// The graph that trains the forms of `set` for `objective`, from a block on, whose steps save memory and time by `thrift`.
 pub(crate) fn training_graph(
     backbone: &Backbone,
     set: &AdapterSet,
@@ -116,8 +116,7 @@ pub(crate) fn training_graph(
         from_block,
         norms: objective.norms.clone(),
     };
-    let graph = TrainingGraph::build(backbone, &spec)?;
-    Ok(if thrift.recompute { graph.recomputing() } else { graph })
+    Ok(TrainingGraph::build(backbone, &spec)?.with(thrift))
 }
 
 impl AdaptedModel {

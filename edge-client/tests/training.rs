@@ -166,7 +166,7 @@ fn values_computed_again_make_the_same_step_in_less_memory() {
         ..Plan::default()
     };
     let counted = |recompute| {
-        let thrift = Thrift { micro_batch: 2048, recompute };
+        let thrift = Thrift { micro_batch: 2048, recompute, ..Thrift::default() };
         Need::of_plan(&plan, &bench.source, Holder::Ort, thrift).unwrap().counted
     };
     let (kept, again) = (counted(false), counted(true));

@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! cargo bench -p fedtt-backbone --bench step -- [MODEL.onnx] [--engine ort|tract] [--threads N] [--batch B]
-//!     [--length S] [--micro-batch TOKENS] [--recompute] [--repeats N] [--task classify|lm]
-//!     [--json]
+//!     [--length S] [--micro-batch TOKENS] [--recompute] [--plain] [--repeats N] [--task classify|lm]
+//!     [--json] [--save FOLDER]
 //! ```
 //! A batch goes through in parts of at most so many tokens, as in training: by default of those the engine says; 0 for whole batches.
+//! `--plain` runs every operator by itself; `--save` writes the step's graph as it is given to the engine.
 //! Without a model, MiniLM beside the repository is taken (`../shared/models`), and nothing is measured where that is
 //! absent. Times are medians; memory is the process's peak over its start, so run one engine at a time to compare it.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
@@ -18,7 +19,7 @@ use fedtt_backbone::backbone::{Backbone, Role};
 use fedtt_backbone::bundle::{self, Bundle, Draft, Origin, Precision, Settings};
 use fedtt_backbone::prepare::prepare;
 use fedtt_backbone::training::{LOSS, Pooling, TRAIN, Task, TrainingGraph, TrainingSpec, gradient_of};
-use fedtt_runtime::{EngineChoice, EngineConfig, Model, SessionOptions, Tensor, select};
+use fedtt_runtime::{EngineChoice, EngineConfig, Model, SessionOptions, Tensor, Thrift, select};
 use fedtt_tt::config::AdapterConfig;
 use fedtt_tt::model::{AdapterSet, HeadSize};
 use ndarray::{ArrayD, IxDyn};
@@ -34,7 +35,7 @@ impl Args {
         let mut words = std::env::args().skip(1).filter(|word| word != "--bench");
         while let Some(word) = words.next() {
             match word.strip_prefix("--") {
-                Some(flag @ ("json" | "recompute")) => drop(options.insert(flag.into(), String::new())),
+                Some(flag @ ("json" | "recompute" | "plain")) => drop(options.insert(flag.into(), String::new())),
                 Some(name) => drop(options.insert(name.to_string(), words.next().unwrap_or_default())),
                 None => model = Some(word.into()),
             }
@@ -107,9 +108,11 @@ fn measure(args: &Args, model: &std::path::Path, backbone: &Backbone, engine: &d
         from_block: None,
         norms: Vec::new(),
     };
-    let mut graph = TrainingGraph::build(backbone, &spec).unwrap();
-    if thrift.recompute {
-        graph = graph.recomputing();
+    let fuse = thrift.fuse && !args.options.contains_key("plain");
+    let graph = TrainingGraph::build(backbone, &spec).unwrap().with(Thrift { fuse, ..thrift });
+    if let Some(folder) = args.options.get("save") {
+        let step = graph.step(backbone).unwrap();
+        std::fs::write(PathBuf::from(folder).join("step.onnx"), &step.bytes).unwrap();
     }
     let feeds = feeds(backbone, &graph, &set, rows, length, language);
     let gradients: Vec<String> = graph.factors.iter().map(|name| gradient_of(name)).collect();

@@ -12,6 +12,7 @@ pub mod import;
 pub mod ir;
 pub mod merge;
 pub mod prepare;
+mod rows;
 pub mod shape;
 pub mod sites;
 pub mod training;

@@ -28,7 +28,7 @@ impl Default for SessionOptions {
     }
 }
 
-/// What training steps do to save memory.
+/// What training steps do to save memory and time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Thrift {
     /// Most tokens (rows times their length) that are computed at once: a larger batch goes through the graph in parts, whose
@@ -36,6 +36,8 @@ pub struct Thrift {
     pub micro_batch: usize,
     /// Whether the backward pass computes the blocks' values again instead of finding them kept.
     pub recompute: bool,
+    /// Whether chains of element-wise operators run as [row programs](crate::rows), which are there on CPUs alone.
+    pub fuse: bool,
 }
 
 /// Tokens of a micro-batch on a CPU. Products of so many rows run at full speed, and what one operator writes may still be in the
@@ -45,7 +47,7 @@ pub const CPU_MICRO_BATCH: usize = 512;
 impl Default for Thrift {
     /// On a CPU.
     fn default() -> Self {
-        Thrift { micro_batch: CPU_MICRO_BATCH, recompute: false }
+        Thrift { micro_batch: CPU_MICRO_BATCH, recompute: false, fuse: true }
     }
 }
 
@@ -75,7 +77,7 @@ pub trait Engine: Send + Sync {
         None
     }
 
-    /// What steps do to save memory.
+    /// What steps do to save memory and time.
     fn thrift(&self) -> Thrift {
         Thrift::default()
     }

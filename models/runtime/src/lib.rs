@@ -6,6 +6,7 @@
 
 pub mod engine;
 pub mod ort_engine;
+pub mod rows;
 pub mod select;
 pub mod tensor;
 pub mod tract_engine;

@@ -58,7 +58,7 @@ impl EngineConfig {
             (None, Provider::Cpu) => CPU_MICRO_BATCH,
             (None, Provider::Cuda | Provider::TensorRt) => usize::MAX,
         };
-        Thrift { micro_batch, recompute: self.recompute }
+        Thrift { micro_batch, recompute: self.recompute, fuse: self.provider == Provider::Cpu }
     }
 }
 
@@ -206,10 +206,13 @@ mod tests {
     fn a_micro_batch_is_bounded_on_a_cpu_unless_told() {
         let config = |micro_batch, provider| EngineConfig { micro_batch, provider, ..EngineConfig::default() };
         assert_eq!(config(None, Provider::Cpu).thrift(), Thrift::default());
-        assert_eq!(config(None, Provider::Cuda).thrift().micro_batch, usize::MAX);
+        assert_eq!(
+            config(None, Provider::Cuda).thrift(),
+            Thrift { micro_batch: usize::MAX, recompute: false, fuse: false }
+        );
         assert_eq!(config(Some(64), Provider::Cuda).thrift().micro_batch, 64);
         let whole = EngineConfig { choice: EngineChoice::Tract, recompute: true, ..config(Some(0), Provider::Cpu) };
-        assert_eq!(select(&whole).unwrap().thrift(), Thrift { micro_batch: usize::MAX, recompute: true });
+        assert_eq!(select(&whole).unwrap().thrift(), Thrift { micro_batch: usize::MAX, recompute: true, fuse: true });
     }
 
     #[test]

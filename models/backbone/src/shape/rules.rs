@@ -1,5 +1,7 @@
 //! Which rule speaks for which operator.
 
+use fedtt_runtime::rows::{DOMAIN, OPERATOR};
+
 use super::context::{Context, Rule};
 use super::{Fact, Facts, compose, elementwise, index, linear, movement, reductions, reshape, slice};
 use crate::ir::Node;
@@ -8,6 +10,7 @@ pub(super) fn infer(facts: &Facts, node: &Node) -> Option<Vec<Fact>> {
     let rule = match node.domain.as_str() {
         "" | "ai.onnx" => standard(&node.op)?,
         "com.microsoft" => microsoft(&node.op)?,
+        DOMAIN if node.op == OPERATOR => return crate::rows::infer(facts, node),
         _ => return None,
     };
     rule(&Context { facts, node })

@@ -6,7 +6,6 @@ use super::TrainingGraph;
 use super::layout::{forward_pass, made};
 use crate::ir::{Data, Graph, Node};
 use crate::shape::{Facts, sizes};
-use crate::unpack::unpack_in_place_of_use;
 
 /// Bytes that a training step of one shape holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,8 +42,7 @@ impl TrainingGraph {
     /// What a step on `batch` rows of `length` tokens holds.
     pub fn footprint(&self, batch: usize, length: usize) -> Footprint {
         let numbers = sizes(batch, length);
-        let mut graph = self.graph.clone();
-        unpack_in_place_of_use(&mut graph);
+        let graph = self.for_engines();
         let facts = Facts::of_graph_at(&graph, &numbers);
         let bytes = |name: &str| -> u64 {
             let (Some(shape), Some(dtype)) = (facts.shape_at(name, &numbers), facts.dtype(name)) else { return 0 };

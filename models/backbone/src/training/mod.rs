@@ -8,7 +8,7 @@ mod recompute;
 
 use std::collections::HashSet;
 
-use fedtt_runtime::Model;
+use fedtt_runtime::{Model, Thrift};
 use fedtt_tt::form::{AdapterForm, HeadForm};
 use ndarray::ArrayD;
 
@@ -16,8 +16,10 @@ use crate::backbone::{Backbone, Role};
 use crate::export::ExportError;
 use crate::graft::{Graft, GraftError, Grafted, add_input, graft};
 use crate::ir::{Builder, DType, Graph, Port, Weight};
+use crate::rows;
 use crate::shape::{Dim, Facts};
 use crate::sites::Site;
+use crate::unpack::unpack_in_place_of_use;
 use crate::vjp::{VjpError, differentiate};
 
 pub use footprint::Footprint;
@@ -99,6 +101,8 @@ pub struct TrainingGraph {
     forward: Vec<String>,
     gradients: Vec<String>,
     stages: Vec<Stage>,
+    /// Whether engines get chains of element-wise operators as row programs.
+    fuse: bool,
 }
 
 /// The output that carries the gradient of input `name`.
@@ -218,15 +222,30 @@ impl TrainingGraph {
             forward,
             gradients,
             stages,
+            fuse: false,
             graph,
         })
     }
 
-    /// The same with a backward pass that computes what it reads of a block again, when it comes to it: a third more time, and
-    /// memory for one block's values and what enters each.
-    pub fn recomputing(mut self) -> Self {
-        self.graph = recompute::recompute(&self.graph, &self.forward, &self.stages);
-        self
+    /// The same made for steps that save memory and time by `thrift`. A backward pass that computes what it reads of a block again,
+    /// when it comes to it, takes a third more time, and memory for one block's values and what enters each.
+    pub fn with(mut self, thrift: Thrift) -> Self {
+        if thrift.recompute {
+            self.graph = recompute::recompute(&self.graph, &self.forward, &self.stages);
+        }
+        TrainingGraph { fuse: thrift.fuse, ..self }
+    }
+
+    /// The graph as engines run it: 8-bit weights unpacked where they are used, chains of operators fused where the engine can.
+    fn for_engines(&self) -> Graph {
+        let mut graph = self.graph.clone();
+        unpack_in_place_of_use(&mut graph);
+        if self.fuse {
+            let early = layout::made(&layout::forward_pass(&graph, &self.forward)).map(str::to_string).collect();
+            let facts = Facts::of_graph(&graph);
+            rows::fuse(&mut graph, &facts, &early);
+        }
+        graph
     }
 
     /// Forward and backward in one model.
@@ -234,7 +253,7 @@ impl TrainingGraph {
     /// # Errors
     /// When the graph cannot be written.
     pub fn step(&self, backbone: &Backbone) -> Result<Model, TrainingError> {
-        Ok(backbone.export(&self.graph)?)
+        Ok(backbone.export(&self.for_engines())?)
     }
 
     /// The forward pass alone.
@@ -242,7 +261,7 @@ impl TrainingGraph {
     /// # Errors
     /// When the graph cannot be written.
     pub fn forward(&self, backbone: &Backbone) -> Result<Model, TrainingError> {
-        Ok(backbone.export(&layout::forward_pass(&self.graph, &self.forward))?)
+        Ok(backbone.export(&layout::forward_pass(&self.for_engines(), &self.forward))?)
     }
 
     /// A graph for those who use what was trained: the factors' values are among its weights, and its one output, [`LOGITS`],
@@ -275,7 +294,7 @@ impl TrainingGraph {
     /// # Errors
     /// When the graph cannot be written.
     pub fn shared(&self, backbone: &Backbone) -> Result<Model, TrainingError> {
-        Ok(backbone.export(&layout::conditional(&self.graph, &self.forward, &self.gradients))?)
+        Ok(backbone.export(&layout::conditional(&self.for_engines(), &self.forward, &self.gradients))?)
     }
 }
 

@@ -125,7 +125,7 @@ pub fn verify(
     options: &SessionOptions,
     against: Against<'_>,
 ) -> Result<Report, VerifyError> {
-    let graph = TrainingGraph::probes(backbone)?;
+    let graph = TrainingGraph::probes(backbone)?.with(engine.thrift());
     let session = engine.load(&graph.step(backbone)?, options)?;
     let mut probes = Probes { session, backbone, graph: &graph };
     let tolerance = Tolerance::of(backbone);

@@ -22,7 +22,7 @@ impl Reference {
     /// # Errors
     /// When no training graph can be made, or the engine fails.
     pub fn record(backbone: &Backbone, engine: &dyn Engine, options: &SessionOptions) -> Result<Self, VerifyError> {
-        let graph = TrainingGraph::probes(backbone)?;
+        let graph = TrainingGraph::probes(backbone)?.with(engine.thrift());
         let session = engine.load(&graph.step(backbone)?, options)?;
         let mut probes = Probes { session, backbone, graph: &graph };
         let batch = random_batch(backbone);

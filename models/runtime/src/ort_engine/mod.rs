@@ -3,6 +3,7 @@
 mod find;
 mod library;
 mod placement;
+mod rows;
 mod session;
 mod weights;
 
@@ -146,7 +147,8 @@ impl OrtEngine {
             .with_deterministic_compute(self.options.deterministic)?
             .with_config_entry(QUANTISED_PRODUCT_KEY, "1")?
             .with_log_level(LogLevel::Fatal)?
-            .with_execution_providers(self.providers())?;
+            .with_execution_providers(self.providers())?
+            .with_operators(rows::domain()?)?;
         if options.low_memory {
             builder = builder.with_config_entry(LEFT_OUT_KEY, CONSTANT_FOLDING)?;
         }

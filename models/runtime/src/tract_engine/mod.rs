@@ -4,6 +4,7 @@ mod casts;
 mod convert;
 mod lower;
 mod plans;
+mod rows;
 mod session;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

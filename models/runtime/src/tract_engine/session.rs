@@ -13,7 +13,7 @@ use tract_onnx::tract_hir::infer::{Factoid, InferenceModelExt};
 
 use super::convert::{datum_type, from_tract, into_tract};
 use super::plans::{Key, Plan, Plans, Weights};
-use super::{casts, guard, lower_for_tract};
+use super::{casts, guard, lower_for_tract, rows};
 use crate::{EngineError, Model, Session};
 
 /// A model ready to run on tract.
@@ -40,6 +40,7 @@ impl TractSession {
             proto.graph.iter().flat_map(|g| g.output.iter().map(|o| o.name.clone())).collect();
         let mut framework = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_types(true);
         casts::register(&mut framework.op_register);
+        rows::register(&mut framework.op_register);
         let mut lacking = Vec::new();
         if let Some(graph) = &proto.graph {
             lacking_operators(graph, &framework, &mut lacking);
