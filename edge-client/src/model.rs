@@ -36,7 +36,8 @@ pub struct AdaptedModel {
     backbone: Backbone,
     sessions: Sessions,
     feeds: Vec<(Role, String)>,
-    factors: Vec<String>,
+    /// The factors with a gradient.
+    trained: Vec<String>,
     result: &'static str,
     streams: Option<StreamCache>,
     thrift: Thrift,
@@ -115,6 +116,7 @@ pub(crate) fn training_graph(
         pooling: objective.pooling,
         from_block,
         norms: objective.norms.clone(),
+        frozen: set.parameters().into_iter().filter(|p| !p.trainable).map(|p| p.name).collect(),
     };
     Ok(TrainingGraph::build(backbone, &spec)?.with(thrift))
 }
@@ -152,7 +154,7 @@ impl AdaptedModel {
             backbone: backbone.clone(),
             sessions,
             feeds: graph.feeds.clone(),
-            factors: graph.factors.clone(),
+            trained: graph.trained.clone(),
             result: graph.result,
             thrift,
             streams: match purpose {
@@ -230,10 +232,10 @@ impl AdaptedModel {
             }
         };
         let wanted: Vec<String> =
-            std::iter::once(LOSS.to_string()).chain(self.factors.iter().map(|f| gradient_of(f))).collect();
+            std::iter::once(LOSS.to_string()).chain(self.trained.iter().map(|f| gradient_of(f))).collect();
         let mut outputs = run(session.as_mut(), factors, &inputs, &wanted)?.into_iter();
         let loss = outputs.next().map_or(0.0, |loss| loss.sum());
-        Ok((loss, self.factors.iter().cloned().zip(outputs).collect()))
+        Ok((loss, self.trained.iter().cloned().zip(outputs).collect()))
     }
 
     /// What a batch feeds.

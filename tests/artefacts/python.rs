@@ -104,7 +104,7 @@ fn exports_of_the_embedded_encoder_are_equal() {
     let bench = Bench::new();
     let (texts, reports) = (bench.texts(), bench.reports());
     let tokenizer = bench.embedded_tokenizer();
-    let cases: [(&str, &[&str], &[&str]); 8] = [
+    let cases: [(&str, &[&str], &[&str]); 9] = [
         ("tt", &["--init", "loretta"], &[]),
         (
             "tt-head",
@@ -115,6 +115,7 @@ fn exports_of_the_embedded_encoder_are_equal() {
         ("lora", &["--adapter", "lora"], &[]),
         ("ffa-lora", &["--adapter", "ffa-lora", "--depth", "2"], &[]),
         ("tt-lora", &["--adapter", "tt-lora", "--rank", "4"], &[]),
+        ("tt-core", &["--adapter", "tt-core", "--rank", "12"], &[]),
         ("cls", &["--init", "loretta", "--pooling", "cls", "--activation", "tanh"], &[]),
         ("last", &["--init", "loretta", "--pooling", "last", "--sites", "mlp", "--scaling", "0.5"], &[]),
     ];

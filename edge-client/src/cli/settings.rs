@@ -10,6 +10,7 @@ use fedtt_edge::train::{Decay, TrainSettings, usual_rate};
 use fedtt_tt::AdapterConfig;
 use fedtt_tt::config::{HeadKind, Init, Method, Rank, Sites};
 use fedtt_tt::form::Activation;
+use fedtt_tt::optim::Rule;
 use serde::de::DeserializeOwned;
 
 /// The schedule.
@@ -28,8 +29,11 @@ pub(crate) struct ScheduleArgs {
     /// Longest text, in tokens; longer ones are cut, for lm split
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(2..=65536))]
     max_length: u32,
+    /// How the adapters' matrices are trained: adamw, or muon [default: adamw; tt-core muon]
+    #[arg(long, value_name = "RULE", value_parser = word::<Rule>)]
+    optimiser: Option<Rule>,
     /// Learning rate [default: tt 5e-3, on fewer than 2000 examples 2e-3; lora and ffa-lora 2e-3, tt-lora 1e-2,
-    /// dense 1e-3]
+    /// tt-core 3e-2, dense 1e-3]
     #[arg(long, value_name = "RATE", value_parser = positive)]
     lr: Option<f32>,
     /// Learning rate of the head
@@ -68,10 +72,11 @@ pub(crate) struct AdapterArgs {
     /// TOML file with any adapter settings; the options below override it
     #[arg(long, value_name = "FILE")]
     adapter_config: Option<PathBuf>,
-    /// tt (tensor trains), tt-lora (tensor trains beside query and value), lora, ffa-lora or dense [default: tt]
+    /// tt (tensor trains), tt-lora (tensor trains beside query and value), tt-core (one core of each), lora, ffa-lora or
+    /// dense [default: tt]
     #[arg(long, value_name = "METHOD", value_parser = word::<Method>)]
     adapter: Option<Method>,
-    /// Rank, or a tensor train's inner ranks as in 5,5,8,5 [default: tt 5, tt-lora and lora 8]
+    /// Rank, or a tensor train's inner ranks as in 5,5,8,5 [default: tt 5, tt-lora and lora 8, tt-core 44]
     #[arg(long, value_name = "R", value_parser = rank)]
     rank: Option<Rank>,
     /// Width between the two projections [default: 64]
@@ -80,7 +85,7 @@ pub(crate) struct AdapterArgs {
     /// relu, gelu, silu, tanh or identity [default: relu]
     #[arg(long, value_name = "FUNCTION", value_parser = word::<Activation>)]
     activation: Option<Activation>,
-    /// Factor on what an adapter adds [default: 1; lora, ffa-lora and tt-lora 16 / rank]
+    /// Factor on what an adapter adds [default: 1; lora, ffa-lora and tt-lora 16 / rank, tt-core 2]
     #[arg(long, value_name = "FACTOR")]
     scaling: Option<f32>,
     /// loretta, near (a tenth of it), or identity: an adapter that changes nothing at first [default: identity]
@@ -124,6 +129,7 @@ impl ScheduleArgs {
             batch,
             accumulate: self.accumulate as usize,
             max_length: self.max_length as usize,
+            optimiser: self.optimiser,
             rate: self.lr.unwrap_or(rate),
             head_rate: self.head_lr,
             warmup: self.warmup,

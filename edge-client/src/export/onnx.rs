@@ -44,6 +44,7 @@ pub fn onnx(adapter: &AdapterFile, source: &Source, path: &Path, beside: bool) -
         pooling: objective.pooling,
         from_block: None,
         norms: objective.norms,
+        frozen: Vec::new(),
     };
     let training = TrainingGraph::build(&source.backbone, &spec)?;
     let mut graph = training.applied(&set.graph_inputs())?;

@@ -1,6 +1,6 @@
 //! What a device keeps between its rounds.
 
-use fedtt_tt::AdamWState;
+use fedtt_tt::OptimiserState;
 use fedtt_wire::Layout;
 use ndarray::ArrayD;
 
@@ -13,7 +13,7 @@ pub struct LocalMemory {
     /// What encoding has lost so far, in the order of the layout.
     pub residual: Option<Vec<ArrayD<f32>>>,
     /// The optimiser's moments, where the plan carries them.
-    pub moments: Option<AdamWState>,
+    pub moments: Option<OptimiserState>,
 }
 
 impl LocalMemory {

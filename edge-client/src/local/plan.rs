@@ -37,6 +37,7 @@ pub fn adapter_header(plan: &Plan, source: &Source) -> Result<AdapterHeader, Loc
             train_norms: plan.model.train_norms,
             batch: plan.local.batch,
             max_length: plan.model.max_length,
+            optimiser: plan.local.optimiser,
             rate: rate(plan),
             head_rate: plan.local.head_rate,
             weight_decay: plan.local.weight_decay,

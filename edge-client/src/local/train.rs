@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use fedtt_tt::optim::AdamWConfig;
-use fedtt_tt::{AdamW, TrainMask};
+use fedtt_tt::optim::OptimiserConfig;
+use fedtt_tt::{Optimiser, TrainMask};
 use fedtt_wire::layout::trained;
 use fedtt_wire::message::{Goal, Measurement, Update};
 use fedtt_wire::plan::Moments;
@@ -104,11 +104,11 @@ struct Steps {
     count: u32,
     tokens: u64,
     loss: f64,
-    moments: Option<fedtt_tt::AdamWState>,
+    moments: Option<fedtt_tt::OptimiserState>,
 }
 
 impl PlanModel {
-    /// Measures the global values if it is time to, and does the local steps: AdamW at the plan's rates times
+    /// Measures the global values if it is time to, and does the local steps at the plan's rates times
     /// `round.rate`, on gradients clipped together with the proximal term, of a loss adjusted to the device's mix of
     /// classes. `stop` is asked before every step.
     ///
@@ -170,14 +170,15 @@ impl PlanModel {
             return Err(LocalError::Empty);
         }
         let full = rate(plan);
-        let config = AdamWConfig {
+        let rule = plan.local.optimiser.unwrap_or(plan.adapter.usual_rule());
+        let config = OptimiserConfig {
             learning_rate: full * round.rate,
             weight_decay: plan.local.weight_decay,
             epsilon: plan.local.epsilon,
             clip_norm: (plan.local.clip > 0.0).then_some(plan.local.clip),
-            ..AdamWConfig::default()
+            ..OptimiserConfig::default()
         };
-        let mut optimiser = AdamW::new(config, self.set.groups(plan.local.head_rate / full))?;
+        let mut optimiser = Optimiser::new(config, self.set.groups(plan.local.head_rate / full, rule))?;
         let carried = plan.local.moments == Moments::Carry;
         if let Some(moments) = memory.moments.clone().filter(|_| carried) {
             optimiser.restore(moments)?;

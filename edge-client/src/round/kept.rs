@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fedtt_tt::AdamWState;
+use fedtt_tt::OptimiserState;
 use fedtt_wire::message::Goal;
 use fedtt_wire::plan::Encoding;
 use fedtt_wire::tensor::EncodedTensor;
@@ -153,7 +153,7 @@ impl State {
 
 impl StoredMemory {
     fn of(memory: &LocalMemory) -> Self {
-        let moments = |m: &AdamWState| StoredMoments {
+        let moments = |m: &OptimiserState| StoredMoments {
             step: m.step,
             updates: m.updates.clone(),
             first: store(&m.first),
@@ -165,7 +165,7 @@ impl StoredMemory {
     fn load(&self) -> Result<LocalMemory, WireError> {
         let moments = |m: &StoredMoments| {
             let (first, second) = (load(&m.first)?, load(&m.second)?);
-            Ok(AdamWState { step: m.step, updates: m.updates.clone(), first, second })
+            Ok(OptimiserState { step: m.step, updates: m.updates.clone(), first, second })
         };
         Ok(LocalMemory {
             residual: self.residual.as_ref().map(load).transpose()?,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use fedtt_tt::AdamWState;
+use fedtt_tt::OptimiserState;
 use ndarray::ArrayD;
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +20,7 @@ pub struct Checkpoint {
     /// Those of the best adapter so far; empty while there is none.
     pub(crate) best: BTreeMap<String, ArrayD<f32>>,
     /// The optimiser's state.
-    pub(crate) optimiser: AdamWState,
+    pub(crate) optimiser: OptimiserState,
     /// Where the run stands.
     pub(crate) position: Position,
 }
@@ -115,7 +115,7 @@ impl Checkpoint {
             identity: header.identity,
             values: named("value/"),
             best: named("best/"),
-            optimiser: AdamWState { step: header.step, updates: header.updates, first, second },
+            optimiser: OptimiserState { step: header.step, updates: header.updates, first, second },
             position: header.position,
         })
     }

@@ -12,7 +12,7 @@ mod settings;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use fedtt_tt::{AdamW, AdapterSet, TrainMask};
+use fedtt_tt::{AdapterSet, Optimiser, TrainMask};
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{BatchShape, EncodedSet, training_order};
@@ -130,7 +130,7 @@ pub fn train(
 struct Run<'a> {
     set: AdapterSet,
     best_set: Option<AdapterSet>,
-    optimiser: AdamW,
+    optimiser: Optimiser,
     mask: Vec<bool>,
     position: Position,
     lengths: Vec<usize>,
@@ -153,7 +153,8 @@ impl<'a> Run<'a> {
         let lengths = data.train.lengths();
         let steps_per_epoch = lengths.len().div_ceil(shape.rows).div_ceil(settings.accumulate);
         let config = settings.optimiser(steps_per_epoch as u64);
-        let mut optimiser = AdamW::new(config, set.groups(settings.head_rate / settings.rate))?;
+        let rule = settings.optimiser.unwrap_or(settings.adapter.usual_rule());
+        let mut optimiser = Optimiser::new(config, set.groups(settings.head_rate / settings.rate, rule))?;
         let mask = set.mask(&TrainMask::default());
         let identity = settings.identity(&data.fingerprint);
         let (mut set, mut best_set, mut position) = (set, None, Position::default());

@@ -2,7 +2,7 @@
 
 use fedtt_tt::AdapterConfig;
 use fedtt_tt::config::Method;
-use fedtt_tt::optim::{AdamWConfig, Schedule};
+use fedtt_tt::optim::{OptimiserConfig, Rule, Schedule};
 use serde::{Deserialize, Serialize};
 
 pub use fedtt_tt::optim::Decay;
@@ -13,6 +13,7 @@ pub fn usual_rate(method: Method) -> f32 {
         Method::Tt => 5e-3,
         Method::TtLora => 1e-2,
         Method::Lora | Method::FfaLora => 2e-3,
+        Method::TtCore => 3e-2,
         Method::Dense => 1e-3,
     }
 }
@@ -33,6 +34,9 @@ pub struct TrainSettings {
     pub accumulate: usize,
     /// Longest text, in tokens.
     pub max_length: usize,
+    /// How the adapters' matrices are trained; by their method if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub optimiser: Option<Rule>,
     /// Full learning rate of the adapters.
     pub rate: f32,
     /// Full learning rate of the head.
@@ -67,6 +71,7 @@ impl Default for TrainSettings {
             batch: 16,
             accumulate: 1,
             max_length: 128,
+            optimiser: None,
             rate: 5e-3,
             head_rate: 2e-2,
             warmup: 0.06,
@@ -84,7 +89,7 @@ impl Default for TrainSettings {
 
 impl TrainSettings {
     /// The optimiser's settings for epochs of `steps`.
-    pub fn optimiser(&self, steps: u64) -> AdamWConfig {
+    pub fn optimiser(&self, steps: u64) -> OptimiserConfig {
         let total = steps * self.epochs as u64;
         let warmup = (f64::from(self.warmup) * total as f64).round() as u64;
         let schedule = Schedule {
@@ -93,12 +98,12 @@ impl TrainSettings {
             total_steps: Some(total),
             floor: self.floor,
         };
-        AdamWConfig {
+        OptimiserConfig {
             learning_rate: self.rate,
             weight_decay: self.weight_decay,
             clip_norm: (self.clip > 0.0).then_some(self.clip),
             schedule,
-            ..AdamWConfig::default()
+            ..OptimiserConfig::default()
         }
     }
 

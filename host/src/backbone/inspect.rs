@@ -86,6 +86,7 @@ fn uplink(backbone: &Backbone) -> Vec<(&'static str, usize)> {
     let methods = [
         ("FedTT", Method::Tt),
         ("TT-LoRA", Method::TtLora),
+        ("TT-core", Method::TtCore),
         ("LoRA", Method::Lora),
         ("FFA-LoRA", Method::FfaLora),
         ("dense adapters", Method::Dense),

@@ -107,6 +107,7 @@ fn measure(args: &Args, model: &std::path::Path, backbone: &Backbone, engine: &d
         pooling: Pooling::Mean,
         from_block: None,
         norms: Vec::new(),
+        frozen: Vec::new(),
     };
     let fuse = thrift.fuse && !args.options.contains_key("plain");
     let graph = TrainingGraph::build(backbone, &spec).unwrap().with(Thrift { fuse, ..thrift });

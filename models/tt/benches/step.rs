@@ -5,7 +5,8 @@ use std::collections::HashMap;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use fedtt_tt::config::Rank;
-use fedtt_tt::{AdamW, AdamWConfig, AdapterConfig, AdapterSet, HeadSize, Site, SiteKind, TrainMask};
+use fedtt_tt::optim::Rule;
+use fedtt_tt::{AdapterConfig, AdapterSet, HeadSize, Optimiser, OptimiserConfig, Site, SiteKind, TrainMask};
 use ndarray::ArrayD;
 
 fn sites(blocks: usize, hidden: usize) -> Vec<Site> {
@@ -20,7 +21,7 @@ fn step(c: &mut Criterion) {
         let config = AdapterConfig { rank: Some(Rank::Uniform(rank)), ..AdapterConfig::default() };
         let head = Some(HeadSize { input: hidden, outputs: 6 });
         let mut set = AdapterSet::new(&config, &sites(blocks, hidden), head, 0).unwrap();
-        let mut optimiser = AdamW::new(AdamWConfig::default(), set.groups(1.0)).unwrap();
+        let mut optimiser = Optimiser::new(OptimiserConfig::default(), set.groups(1.0, Rule::AdamW)).unwrap();
         let mask = set.mask(&TrainMask::default());
         let gradients: HashMap<String, ArrayD<f32>> = set.graph_inputs().into_iter().collect();
         let of_parameters = set.pullback(&gradients).unwrap();

@@ -8,7 +8,7 @@ use crate::linear::{Layers, Linear};
 use crate::module::Module;
 
 /// An adapter of any method. The method is the choice of weights: tensor trains or dense matrices in a
-/// [`Bottleneck`]; a tensor train or two dense factors, the first frozen or not, in a [`Branch`].
+/// [`Bottleneck`]; a tensor train, two dense factors, the first frozen or not, or three, the inner one trained, in a [`Branch`].
 pub trait Adapter<T: Scalar = f32>: Module<T> + Debug {
     /// How the graph computes it.
     fn form(&self) -> AdapterForm;
@@ -37,7 +37,7 @@ pub struct Bottleneck<T = f32> {
 }
 
 /// `linear(x) + scaling * map(x)` beside a frozen projection: LoRA, with A the first factor and B the second, or the halves of
-/// a tensor train in their places.
+/// a tensor train in their places, or a core between two frozen ones.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Branch<T = f32> {
     /// the projection's in -> out

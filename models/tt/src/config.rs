@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::form::Activation;
+use crate::optim::Rule;
 
 /// Largest accepted rank and bottleneck: a plan from elsewhere cannot ask for more memory than a device has.
 const LARGEST_RANK: usize = 1024;
@@ -24,6 +25,9 @@ pub enum Method {
     FfaLora,
     /// LoRA's branch with its update as one tensor train (`LoRETTA_rep`, Yang et al. 2024, arXiv 2402.11417).
     TtLora,
+    /// The same with one core that trains, between two that stay as they start, orthonormal (LoRA-XS, Bałazy et al. 2024,
+    /// arXiv 2405.17604, with a random basis). What trains is linear in the update, so that averages over clients are exact.
+    TtCore,
 }
 
 /// Where bottleneck adapters stand in a block; branches have their own places, query and value.
@@ -100,7 +104,7 @@ pub struct AdapterConfig {
     pub method: Method,
     /// width between down and up
     pub bottleneck: usize,
-    /// tensor-train ranks (default 5, in a branch 8) or LoRA's rank (default 8)
+    /// tensor-train ranks (default 5, in a branch 8), LoRA's rank (default 8) or that of a core between two (default 44)
     pub rank: Option<Rank>,
     /// modes of `down`, cut at in|bottleneck, or of a branch, cut at in|out; automatic if absent
     pub down_modes: Option<Vec<usize>>,
@@ -108,7 +112,7 @@ pub struct AdapterConfig {
     pub up_modes: Option<Vec<usize>>,
     /// between down and up
     pub activation: Activation,
-    /// factor on what the adapter adds; default 1, for a branch 16 / rank
+    /// factor on what the adapter adds; default 1, for a branch 16 / rank, for a core between two 2
     pub scaling: Option<f32>,
     /// biases of down and up
     pub bias: bool,
@@ -175,7 +179,7 @@ impl Rank {
 impl AdapterConfig {
     /// Whether the method is a branch beside query and value (LoRA) rather than a bottleneck.
     pub fn is_branch(&self) -> bool {
-        matches!(self.method, Method::Lora | Method::FfaLora | Method::TtLora)
+        matches!(self.method, Method::Lora | Method::FfaLora | Method::TtLora | Method::TtCore)
     }
 
     /// The tensor-train ranks in force.
@@ -183,13 +187,19 @@ impl AdapterConfig {
         self.rank.clone().unwrap_or(Rank::Uniform(if self.is_branch() { 8 } else { 5 }))
     }
 
-    /// LoRA's rank in force.
-    pub fn lora_rank(&self) -> Result<usize> {
+    /// The one rank in force of LoRA, or of the core between two others.
+    pub fn matrix_rank(&self) -> Result<usize> {
         match self.rank {
+            None if self.method == Method::TtCore => Ok(44),
             None => Ok(8),
             Some(Rank::Uniform(rank)) => Ok(rank),
-            Some(Rank::PerBond(_)) => Err(Error::config("rank", "LoRA has one rank, not a list")),
+            Some(Rank::PerBond(_)) => Err(Error::config("rank", "the method has one rank, not a list")),
         }
+    }
+
+    /// How the method's matrices are trained where nothing else is asked for.
+    pub fn usual_rule(&self) -> Rule {
+        if self.method == Method::TtCore { Rule::Muon } else { Rule::AdamW }
     }
 
     /// Checks every setting that can be judged without a backbone; errors name the field.
@@ -202,8 +212,8 @@ impl AdapterConfig {
             rank.validate("rank")?;
         }
         self.head.rank.validate("head.rank")?;
-        if matches!(self.method, Method::Lora | Method::FfaLora) {
-            self.lora_rank()?;
+        if matches!(self.method, Method::Lora | Method::FfaLora | Method::TtCore) {
+            self.matrix_rank()?;
         }
         if let Some(scaling) = self.scaling
             && (!scaling.is_finite() || scaling == 0.0)

@@ -8,6 +8,7 @@ use crate::adapter::{Adapter, Bottleneck, Branch};
 use crate::config::{AdapterConfig, HeadConfig, HeadKind, Init, Method, Rank};
 use crate::error::{Error, Result};
 use crate::head::Head;
+use crate::linalg::qr;
 use crate::linear::{Factor, Linear, Weight};
 use crate::model::{HeadSize, Site};
 use crate::modes::{self, CutModes};
@@ -77,18 +78,21 @@ fn start<T: Scalar>(map: &mut Linear<T>, init: Init) {
 }
 
 /// A LoRA branch: A ~ U(+-1 / sqrt(in)), in x r; B = 0, r x out. A is frozen in FFA-LoRA; a tensor train stands for A B in
-/// TT-LoRA.
+/// TT-LoRA; a core between two frozen ones of orthonormal columns and rows, which starts at zero, in TT-core.
 ///
 /// # Errors
 /// A list of ranks for LoRA; modes or ranks that do not fit the widths.
 pub fn branch<T: Scalar>(config: &AdapterConfig, rows: usize, columns: usize, rng: &mut impl Rng) -> Result<Branch<T>> {
+    if config.method == Method::TtCore {
+        return core_branch(config, rows, columns, rng);
+    }
     let map = if config.method == Method::TtLora {
         let modes = given_or_automatic(config.down_modes.as_deref(), rows, columns, "down_modes")?;
         let mut map = train(modes, &config.tt_rank(), false, "rank", rng)?;
         start(&mut map, config.init);
         map
     } else {
-        let rank = config.lora_rank()?;
+        let rank = config.matrix_rank()?;
         let limit = 1.0 / (rows as f64).sqrt();
         let a = Factor { matrix: uniform((rows, rank), limit, rng), trainable: config.method != Method::FfaLora };
         let b = Factor { matrix: Array2::zeros((rank, columns)), trainable: true };
@@ -96,6 +100,27 @@ pub fn branch<T: Scalar>(config: &AdapterConfig, rows: usize, columns: usize, rn
     };
     let rank = map.form().factors[0].1;
     Ok(Branch { map, scaling: config.scaling.unwrap_or(16.0 / rank as f32) })
+}
+
+/// U M V with U^T U = V V^T = 1 frozen and M = 0, r x r.
+fn core_branch<T: Scalar>(
+    config: &AdapterConfig,
+    rows: usize,
+    columns: usize,
+    rng: &mut impl Rng,
+) -> Result<Branch<T>> {
+    let rank = config.matrix_rank()?.min(rows).min(columns);
+    // In double precision, so that every machine comes to the same values.
+    let mut orthonormal = |size: usize| {
+        let (q, _) = qr(Array2::<f64>::from_shape_simple_fn((size, rank), || normal(1.0, rng)).view());
+        q.mapv(T::of)
+    };
+    let frozen = |matrix| Factor { matrix, trainable: false };
+    let (left, right) = (orthonormal(rows), orthonormal(columns).reversed_axes());
+    let core = Factor { matrix: Array2::zeros((rank, rank)), trainable: true };
+    let right = frozen(right.as_standard_layout().into_owned());
+    let map = Linear { weight: Weight::Dense(vec![frozen(left), core, right]), bias: None };
+    Ok(Branch { map, scaling: config.scaling.unwrap_or(2.0) })
 }
 
 /// A head; its projection ~ U(+-1 / sqrt(in)) with a zero bias.

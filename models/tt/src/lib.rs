@@ -2,7 +2,7 @@
 //!
 //! An [`model::AdapterSet`] is everything that trains: the adapters at a backbone's sites and the task head. It hands
 //! plain matrices to the training graph (`graph_inputs`), turns the graph's gradients of those matrices into
-//! gradients of cores (`pullback`), and lends its values to the optimiser ([`optim::AdamW`]).
+//! gradients of cores (`pullback`), and lends its values to the optimiser ([`optim::Optimiser`]).
 #![forbid(unsafe_code)]
 
 pub mod adapter;
@@ -29,6 +29,6 @@ pub use head::Head;
 pub use mask::{CoreSchedule, TrainMask};
 pub use model::{AdapterSet, HeadSize, Site, SiteKind};
 pub use module::{Module, Parameter, Role};
-pub use optim::{AdamW, AdamWConfig, AdamWState};
+pub use optim::{Optimiser, OptimiserConfig, OptimiserState};
 pub use scalar::Scalar;
 pub use tt::{TtMatrix, TtShape};

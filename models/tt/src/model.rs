@@ -15,7 +15,7 @@ use crate::head::Head;
 use crate::init;
 use crate::mask::TrainMask;
 use crate::module::{Module, Parameter, Role};
-use crate::optim::Group;
+use crate::optim::{Group, Rule};
 
 /// What a site is in its block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -214,13 +214,17 @@ impl AdapterSet {
     }
 
     /// The optimiser's groups, in the order of [`AdapterSet::parameters`]: no weight decay on biases and gains; the
-    /// head's learning rate multiplied by `head_rate`.
-    pub fn groups(&self, head_rate: f32) -> Vec<Group> {
-        let group = |p: Parameter| Group {
-            decay: matches!(p.role, Role::Core { .. } | Role::Factor),
-            rate: if p.layer.starts_with("head.") { head_rate } else { 1.0 },
-            name: p.name,
-            shape: p.shape,
+    /// head's learning rate multiplied by `head_rate`; the adapters' cores and factors by `rule`, all else by AdamW.
+    pub fn groups(&self, head_rate: f32, rule: Rule) -> Vec<Group> {
+        let group = |p: Parameter| {
+            let (in_head, matrix) = (p.layer.starts_with("head."), matches!(p.role, Role::Core { .. } | Role::Factor));
+            Group {
+                decay: matrix,
+                rate: if in_head { head_rate } else { 1.0 },
+                rule: if matrix && !in_head { rule } else { Rule::AdamW },
+                name: p.name,
+                shape: p.shape,
+            }
         };
         self.parameters().into_iter().map(group).collect()
     }

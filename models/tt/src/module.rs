@@ -33,7 +33,7 @@ pub struct Parameter {
     pub shape: Vec<usize>,
     /// what it is
     pub role: Role,
-    /// false where the method itself freezes it (A of FFA-LoRA)
+    /// false where the method itself freezes it (A of FFA-LoRA, the outer cores of TT-core)
     pub trainable: bool,
 }
 

@@ -1,7 +1,9 @@
-//! AdamW (Loshchilov and Hutter 2019) with a learning-rate schedule, global-norm clipping and masks.
+//! The optimiser: AdamW (Loshchilov and Hutter 2019), Muon for matrices that ask for it, a learning-rate schedule,
+//! global-norm clipping and masks.
 
-mod adamw;
+mod muon;
+mod optimiser;
 mod schedule;
 
-pub use adamw::{AdamW, AdamWConfig, AdamWState, Group, StepReport};
+pub use optimiser::{Group, Optimiser, OptimiserConfig, OptimiserState, Rule, StepReport};
 pub use schedule::{Decay, Schedule};

@@ -42,6 +42,8 @@ pub const TOKEN_LOSS: &str = "token_loss";
 pub struct TrainingSpec {
     /// Site ids with the adapter grafted there.
     pub adapters: Vec<(String, AdapterForm)>,
+    /// Factors, by the names of their graph inputs, that do not train: no gradient is made for them.
+    pub frozen: Vec<String>,
     /// The head; required unless the task is causal language modelling.
     pub head: Option<HeadForm>,
     /// The task.
@@ -94,6 +96,8 @@ pub struct TrainingGraph {
     pub feeds: Vec<(Role, String)>,
     /// Factor inputs, in the order of the specification's adapters, then the head, then the norm gains.
     pub factors: Vec<String>,
+    /// Those of them that have a gradient.
+    pub trained: Vec<String>,
     /// The output with the task's results: [`LOGITS`] or [`TOKEN_LOSS`].
     pub result: &'static str,
     /// The value people want of a trained model: classes' logits, predictions, the next token's logits.
@@ -153,7 +157,8 @@ impl TrainingGraph {
         let lowest = grafts.iter().map(|(site, _)| site.block).min().unwrap_or_default();
         let streams = anatomy.streams.iter().skip(lowest.max(spec.from_block.unwrap_or_default()));
         let streams: Vec<String> = streams.flatten().map(|stream| g.value(stream)).collect();
-        let mut built = Self::differentiated(backbone, g, &loss.loss, &[(result, &loss.result)], result, &streams)?;
+        let trained = g.inputs.iter().filter(|factor| !spec.frozen.contains(factor)).cloned().collect();
+        let mut built = Self::differentiated(backbone, g, trained, &loss.loss, (result, &loss.result), &streams)?;
         if spec.task == Task::CausalLm {
             built.answer = answer;
         }
@@ -174,21 +179,22 @@ impl TrainingGraph {
         let hidden = g.value(&anatomy.hidden_state);
         let mask = backbone.input(Role::Mask).filter(|mask| g.builder.graph.inputs.iter().any(|p| p.name == *mask));
         let loss = loss::probe_loss(&mut g.builder, &hidden, mask, anatomy.hidden);
-        Self::differentiated(backbone, g, &loss, &[("hidden", &hidden)], "hidden", &[])
+        let probes = g.inputs.clone();
+        Self::differentiated(backbone, g, probes, &loss, ("hidden", &hidden), &[])
     }
 
     fn differentiated(
         backbone: &Backbone,
         mut g: Grafted,
+        trained: Vec<String>,
         loss: &str,
-        results: &[(&str, &str)],
-        result: &'static str,
+        result: (&'static str, &str),
         streams: &[String],
     ) -> Result<Self, TrainingError> {
         let b = &mut g.builder;
         let one = b.constant("seed", Weight::f32s(&[], &[1.0]));
         // The lowest stream's cotangent nobody needs.
-        let wanted = [&g.inputs, streams.get(1..).unwrap_or_default()].concat();
+        let wanted = [&trained, streams.get(1..).unwrap_or_default()].concat();
         let cotangents = differentiate(b, &[(loss.to_string(), one)], &wanted)?;
         let leaving = streams.iter().skip(1).map(Some).chain([None]);
         let stage = |(stream, leaving): (&String, Option<&String>)| Stage {
@@ -197,11 +203,11 @@ impl TrainingGraph {
         };
         let stages = streams.iter().zip(leaving).map(stage).collect();
         let mut forward = Vec::new();
-        for (name, value) in results.iter().chain([&(LOSS, loss)]) {
+        for (name, value) in [result, (LOSS, loss)] {
             forward.push(name_output(b, value, name));
         }
         let mut gradients = Vec::new();
-        for factor in &g.inputs {
+        for factor in &trained {
             let gradient = cotangents.get(factor).ok_or_else(|| {
                 TrainingError::Task(format!(
                     "the loss does not depend on `{factor}`; its site does not reach the output"
@@ -217,8 +223,9 @@ impl TrainingGraph {
         Ok(TrainingGraph {
             feeds: feeds.collect(),
             factors: g.inputs,
-            result,
-            answer: result.into(),
+            trained,
+            result: result.0,
+            answer: result.0.into(),
             forward,
             gradients,
             stages,

@@ -108,17 +108,17 @@ impl EvalOp for Rows {
         let data = inputs.iter().map(|input| input.try_as_plain_ram()).collect::<TractResult<Vec<_>>>()?;
         let data = data.iter().map(|input| input.as_slice::<f32>()).collect::<TractResult<Vec<_>>>()?;
         let fed: Vec<rows::Input<'_>> = dims.into_iter().zip(data).collect();
-        let mut made: Vec<Vec<f32>> =
-            extents.iter().map(|&extent| vec![0.0; shape.dims(extent).iter().product()]).collect();
-        let mut slices: Vec<&mut [f32]> = made.iter_mut().map(Vec::as_mut_slice).collect();
+        let made = extents.iter().map(|&extent| Tensor::zero::<f32>(&shape.dims(extent)));
+        let mut made = made.collect::<TractResult<Vec<_>>>()?;
+        let mut plain = made.iter_mut().map(|output| output.try_as_plain_ram_mut()).collect::<TractResult<Vec<_>>>()?;
+        let mut slices =
+            plain.iter_mut().map(|output| output.as_slice_mut::<f32>()).collect::<TractResult<Vec<_>>>()?;
         rows::run(&self.program, &shape, &fed, &mut slices, |pieces, work| match current_tract_executor() {
             Executor::MultiThread(pool) if pieces > 1 => pool.scope(|scope| {
                 (0..pieces).for_each(|piece| scope.spawn(move |_| work(piece)));
             }),
             _ => (0..pieces).for_each(work),
         });
-        let tensors =
-            made.into_iter().zip(extents).map(|(data, extent)| Tensor::from_shape(&shape.dims(extent), &data));
-        tensors.map(|tensor| Ok(tensor?.into_tvalue())).collect()
+        Ok(made.into_iter().map(IntoTValue::into_tvalue).collect())
     }
 }

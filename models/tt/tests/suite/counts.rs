@@ -54,6 +54,7 @@ fn minilm_with_six_classes() {
     assert_eq!(count(&set(&of(Method::Lora), 6, 384, Some(6))), 76_038);
     assert_eq!(count(&set(&of(Method::FfaLora), 6, 384, Some(6))), 39_174);
     assert_eq!(count(&set(&of(Method::TtLora), 6, 384, Some(6))), 28_038);
+    assert_eq!(count(&set(&of(Method::TtCore), 6, 384, Some(6))), 12 * 44 * 44 + 2_310);
     assert_eq!(count(&set(&of(Method::Dense), 6, 384, Some(6))), 597_510);
 
     let of_round = |cores| fedtt.count(&TrainMask { cores, ..TrainMask::default() });

@@ -84,7 +84,7 @@ fn bottlenecks_of_every_kind() {
 
 #[test]
 fn branches() {
-    for method in [Method::Lora, Method::FfaLora, Method::TtLora] {
+    for method in [Method::Lora, Method::FfaLora, Method::TtLora, Method::TtCore] {
         check_adapter(&AdapterConfig { method, rank: Some(Rank::Uniform(3)), ..AdapterConfig::default() }, 8, 6);
     }
     let train = AdapterConfig { method: Method::TtLora, init: Init::Near, ..AdapterConfig::default() };

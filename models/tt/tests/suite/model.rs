@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use fedtt_tt::adapter::Bottleneck;
 use fedtt_tt::config::{HeadConfig, HeadKind, Init, Method, Rank, Sites};
+use fedtt_tt::optim::Rule;
 use fedtt_tt::{AdapterConfig, AdapterSet, CoreSchedule, Error, HeadSize, Module, SiteKind, TrainMask, init, native};
 use ndarray::{Array1, ArrayD, ArrayView2, Ix2};
 
@@ -49,6 +50,7 @@ fn sites_and_depth_select() {
     assert_eq!(of(Method::Tt, Sites::Attention, None), [(0, Attention), (1, Attention), (2, Attention)]);
     assert_eq!(of(Method::Lora, Sites::Mlp, Some(1)), [(2, Query), (2, Value)]);
     assert_eq!(of(Method::TtLora, Sites::Both, Some(1)), [(2, Query), (2, Value)]);
+    assert_eq!(of(Method::TtCore, Sites::Both, Some(1)), [(2, Query), (2, Value)]);
     assert_eq!(of(Method::Tt, Sites::Mlp, Some(9)).len(), 3);
 }
 
@@ -69,9 +71,10 @@ fn the_identity_start_is_the_identity_and_the_published_start_is_not() {
         (Method::Tt, true, true),
         (Method::Dense, true, true),
         (Method::TtLora, false, true),
+        (Method::TtCore, false, false),
         (Method::Lora, false, false),
     ];
-    // What a bottleneck leaves alone is x, what a branch leaves alone is 0; LoRA knows one start.
+    // What a bottleneck leaves alone is x, what a branch leaves alone is 0; LoRA and a lone core know one start.
     for (method, bottleneck, told) in methods {
         for init in [Init::Identity, Init::Loretta] {
             let set = set(&AdapterConfig { method, init, bottleneck: 8, ..AdapterConfig::default() });
@@ -237,16 +240,16 @@ fn extra_tensors_are_trained_as_they_are() {
     let gradients: HashMap<String, ArrayD<f32>> = set.graph_inputs().into_iter().collect();
     assert_eq!(set.pullback(&gradients).unwrap().last().unwrap(), &gain);
     assert!(set.mask(&TrainMask::default()).last().unwrap());
-    assert!(!set.groups(1.0).last().unwrap().decay);
+    assert!(!set.groups(1.0, Rule::AdamW).last().unwrap().decay);
 }
 
 /// The whole loop without a graph: one bottleneck fits a linear target.
 #[test]
 fn training_natively_lowers_the_loss() {
-    use fedtt_tt::optim::{AdamW, AdamWConfig};
+    use fedtt_tt::optim::{Optimiser, OptimiserConfig};
     let config = AdapterConfig { bottleneck: 8, sites: Sites::Mlp, depth: Some(1), ..AdapterConfig::default() };
     let mut set = AdapterSet::new(&config, &sites(1, 24), None, 0).unwrap();
-    let mut optimiser = AdamW::new(AdamWConfig::default(), set.groups(1.0)).unwrap();
+    let mut optimiser = Optimiser::new(OptimiserConfig::default(), set.groups(1.0, Rule::AdamW)).unwrap();
     let mask = set.mask(&TrainMask::default());
     let rng = &mut rng(12);
     let x = random_matrix::<f32>(32, 24, rng);
@@ -264,4 +267,51 @@ fn training_natively_lowers_the_loss() {
         optimiser.step(&mut set.values_mut(), &gradients, &mask).unwrap();
     }
     assert!(losses[299] < 0.3 * losses[0], "{} to {}", losses[0], losses[299]);
+}
+
+/// What devices send of a core between two frozen ones is linear in the update: its average is the average of the updates.
+#[test]
+fn the_average_of_cores_is_the_average_of_their_updates() {
+    let config = AdapterConfig { method: Method::TtCore, rank: Some(Rank::Uniform(5)), ..AdapterConfig::default() };
+    let fresh = set(&config);
+    let names: Vec<String> = fresh.parameters().into_iter().filter(|p| p.trainable).map(|p| p.name).collect();
+    assert_eq!(names.iter().filter(|name| !name.starts_with("head.")).count(), 6, "one core for each of 6 sites");
+    let update = |set: &AdapterSet| {
+        let inputs: HashMap<String, ArrayD<f32>> = set.graph_inputs().into_iter().collect();
+        let factor = |i: usize| {
+            let name = format!("{}.map.{i}", set.forms()[0].0.id);
+            inputs[&name].view().into_dimensionality::<Ix2>().unwrap().to_owned()
+        };
+        (factor(0), factor(2), factor(0).dot(&factor(1)).dot(&factor(2)))
+    };
+    let trained = |seed| {
+        let mut set = fresh.clone();
+        let parameters = set.parameters();
+        for (parameter, mut value) in parameters.iter().zip(set.values_mut()).filter(|(p, _)| p.trainable) {
+            value.assign(&random_tensor::<f32>(&parameter.shape, &mut rng(seed)));
+        }
+        set
+    };
+    let clients = [trained(1), trained(2), trained(3)];
+    let mut mean = fresh.clone();
+    for (i, mut value) in mean.values_mut().into_iter().enumerate() {
+        let total = clients.iter().fold(ArrayD::zeros(value.shape()), |sum: ArrayD<f32>, set| sum + &set.values()[i]);
+        value.assign(&(total / 3.0));
+    }
+    let (left, right, of_mean) = update(&mean);
+    let mean_of = clients.iter().map(|set| update(set).2).fold(of_mean.clone() * 0.0, |sum, update| sum + update) / 3.0;
+    assert!((of_mean - mean_of).iter().all(|x| x.abs() < 1e-5));
+    for gram in [left.t().dot(&left), right.dot(&right.t())] {
+        assert!(
+            (gram - ndarray::Array2::<f32>::eye(5)).iter().all(|x| x.abs() < 1e-6),
+            "the frozen cores are orthonormal"
+        );
+    }
+}
+
+/// A rank beyond the widths is cut to them.
+#[test]
+fn a_lone_core_is_no_wider_than_the_projection() {
+    let config = AdapterConfig { method: Method::TtCore, rank: Some(Rank::Uniform(1000)), ..AdapterConfig::default() };
+    assert_eq!(set(&config).parameters()[1].shape, [24, 24]);
 }

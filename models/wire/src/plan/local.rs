@@ -1,6 +1,6 @@
 //! What a device does in a round.
 
-use fedtt_tt::optim::Decay;
+use fedtt_tt::optim::{Decay, Rule};
 use serde::{Deserialize, Serialize};
 
 use super::{PlanError, at_least, within};
@@ -26,6 +26,9 @@ pub struct LocalPlan {
     pub epochs: Option<f64>,
     /// Examples in a batch.
     pub batch: usize,
+    /// How the adapters' matrices are trained; by their method if absent. Biases and the head are trained by AdamW.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub optimiser: Option<Rule>,
     /// Full learning rate of the adapters; by the adapters' method if absent.
     pub rate: Option<f32>,
     /// Full learning rate of the head.
@@ -40,7 +43,7 @@ pub struct LocalPlan {
     pub weight_decay: f32,
     /// Largest global norm of a step's gradients; 0 for no limit.
     pub clip: f32,
-    /// Added by AdamW to the root of the second moment. Gradients far below it move values little; with 1e-8 the smallest moves
+    /// Added to the root of the second moment, by Muon to the root mean square of the first. Gradients far below it move values little; with 1e-8 the smallest moves
     /// them as far as the largest, also those of a device with one class, whose adjusted loss is next to nothing.
     pub epsilon: f32,
     /// Weight of the proximal term mu/2 |w - w_global|^2 (FedProx, Li et al. 2020).
@@ -61,6 +64,7 @@ impl Default for LocalPlan {
             steps: 10,
             epochs: None,
             batch: 16,
+            optimiser: None,
             rate: None,
             head_rate: 5e-3,
             warmup: 0,

@@ -1,22 +1,22 @@
 //! The optimiser and its state.
 
-use ndarray::{ArrayD, ArrayViewMutD, IxDyn};
+use ndarray::{ArrayD, ArrayView2, ArrayViewMutD, IxDyn};
 use serde::{Deserialize, Serialize};
 
-use super::Schedule;
+use super::{Schedule, muon};
 use crate::error::{Error, Result};
 
-/// Settings of [`AdamW`].
+/// Settings of [`Optimiser`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct AdamWConfig {
+pub struct OptimiserConfig {
     /// full learning rate, after the warm-up
     pub learning_rate: f32,
     /// decay of the first moment
     pub beta1: f32,
     /// decay of the second moment
     pub beta2: f32,
-    /// added to the root of the second moment
+    /// added to the root of the second moment, by Muon to the root mean square of the first
     pub epsilon: f32,
     /// decoupled: the values shrink by `rate * weight_decay` in a step, biases and gains excepted
     pub weight_decay: f32,
@@ -26,7 +26,7 @@ pub struct AdamWConfig {
     pub schedule: Schedule,
 }
 
-impl Default for AdamWConfig {
+impl Default for OptimiserConfig {
     fn default() -> Self {
         Self {
             learning_rate: 5e-3,
@@ -40,7 +40,7 @@ impl Default for AdamWConfig {
     }
 }
 
-impl AdamWConfig {
+impl OptimiserConfig {
     /// Checks the settings; errors name the field.
     pub fn validate(&self) -> Result<()> {
         let positive = |field: &str, x: f32| {
@@ -67,6 +67,18 @@ impl AdamWConfig {
     }
 }
 
+/// How a tensor's step follows from its gradients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Rule {
+    /// By entry: the first moment over the root of the second (Loshchilov and Hutter 2019).
+    #[default]
+    AdamW,
+    /// By matrix: the orthogonal factor of the first moment (Jordan et al. 2024); the second stays zero. A core of a tensor
+    /// train is taken for the squarer of its two unfoldings.
+    Muon,
+}
+
 /// One tensor under the optimiser.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Group {
@@ -78,12 +90,14 @@ pub struct Group {
     pub decay: bool,
     /// multiplies the learning rate
     pub rate: f32,
+    /// how it moves
+    pub rule: Rule,
 }
 
 /// All that a resumed run needs beside the values: with the same state, values and gradients the next step is the same,
 /// bit for bit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct AdamWState {
+pub struct OptimiserState {
     /// steps done, on which the schedule depends
     pub step: u64,
     /// updates each tensor has had, on which its bias correction depends; fewer than `step` where it was masked
@@ -105,33 +119,33 @@ pub struct StepReport {
     pub clipped: bool,
 }
 
-/// AdamW over a fixed list of tensors.
+/// AdamW and Muon over a fixed list of tensors.
 #[derive(Clone, Debug)]
-pub struct AdamW {
-    config: AdamWConfig,
+pub struct Optimiser {
+    config: OptimiserConfig,
     groups: Vec<Group>,
-    state: AdamWState,
+    state: OptimiserState,
 }
 
-impl AdamW {
+impl Optimiser {
     /// A fresh optimiser for tensors of these groups.
     ///
     /// # Errors
     /// Settings out of range.
-    pub fn new(config: AdamWConfig, groups: Vec<Group>) -> Result<Self> {
+    pub fn new(config: OptimiserConfig, groups: Vec<Group>) -> Result<Self> {
         config.validate()?;
         let zeros = || groups.iter().map(|g| ArrayD::zeros(IxDyn(&g.shape))).collect::<Vec<_>>();
-        let state = AdamWState { step: 0, updates: vec![0; groups.len()], first: zeros(), second: zeros() };
+        let state = OptimiserState { step: 0, updates: vec![0; groups.len()], first: zeros(), second: zeros() };
         Ok(Self { config, groups, state })
     }
 
     /// The settings.
-    pub fn config(&self) -> &AdamWConfig {
+    pub fn config(&self) -> &OptimiserConfig {
         &self.config
     }
 
     /// The state, for a checkpoint.
-    pub fn state(&self) -> &AdamWState {
+    pub fn state(&self) -> &OptimiserState {
         &self.state
     }
 
@@ -139,7 +153,7 @@ impl AdamW {
     ///
     /// # Errors
     /// A state of other tensors than this optimiser's.
-    pub fn restore(&mut self, state: AdamWState) -> Result<()> {
+    pub fn restore(&mut self, state: OptimiserState) -> Result<()> {
         for found in [state.updates.len(), state.first.len(), state.second.len()] {
             expect_count("optimiser state", self.groups.len(), found)?;
         }
@@ -150,7 +164,7 @@ impl AdamW {
         }
         let contiguous =
             |moments: Vec<ArrayD<f32>>| moments.iter().map(|m| m.as_standard_layout().into_owned()).collect();
-        self.state = AdamWState { first: contiguous(state.first), second: contiguous(state.second), ..state };
+        self.state = OptimiserState { first: contiguous(state.first), second: contiguous(state.second), ..state };
         Ok(())
     }
 
@@ -190,34 +204,60 @@ impl AdamW {
     }
 
     fn update(&mut self, i: usize, value: &mut ArrayViewMutD<'_, f32>, gradient: &ArrayD<f32>, clip: f32, rate: f64) {
-        let AdamWConfig { beta1, beta2, epsilon, weight_decay, .. } = self.config;
+        let OptimiserConfig { beta1, beta2, epsilon, weight_decay, .. } = self.config;
         let group = &self.groups[i];
         self.state.updates[i] += 1;
         let power = |beta: f32| f64::from(beta).powf(self.state.updates[i] as f64);
         let rate = rate * f64::from(group.rate);
         let keep = if group.decay { (1.0 - rate * f64::from(weight_decay)) as f32 } else { 1.0 };
-        let size = (rate / (1.0 - power(beta1))) as f32;
-        let root = (1.0 / (1.0 - power(beta2)).sqrt()) as f32;
         // Over slices, which the compiler vectorises; over n-dimensional iterators it does not.
         let gradient = gradient.as_standard_layout();
         let gradient = gradient.as_slice().expect("standard layout is contiguous");
         let first = self.state.first[i].as_slice_mut().expect("moments are contiguous");
+        if group.rule == Rule::Muon {
+            for (first, &gradient) in first.iter_mut().zip(gradient) {
+                *first = beta1 * *first + (1.0 - beta1) * gradient * clip;
+            }
+            let momentum =
+                ArrayView2::from_shape(unfolding(&group.shape), first).expect("an unfolding holds all values");
+            let corrected = (1.0 / (1.0 - power(beta1))) as f32;
+            let direction = muon::direction(momentum.mapv(|first| first * corrected).view(), epsilon);
+            let steps = direction.as_standard_layout();
+            let steps = steps.as_slice().expect("standard layout is contiguous");
+            let rate = rate as f32;
+            return over_slice(value, |values| {
+                values.iter_mut().zip(steps).for_each(|(value, step)| *value = *value * keep - rate * step);
+            });
+        }
+        let size = (rate / (1.0 - power(beta1))) as f32;
+        let root = (1.0 / (1.0 - power(beta2)).sqrt()) as f32;
         let second = self.state.second[i].as_slice_mut().expect("moments are contiguous");
-        let rule = |values: &mut [f32]| {
+        over_slice(value, |values| {
             for (((value, &gradient), first), second) in values.iter_mut().zip(gradient).zip(first).zip(second) {
                 let gradient = gradient * clip;
                 *first = beta1 * *first + (1.0 - beta1) * gradient;
                 *second = beta2 * *second + (1.0 - beta2) * gradient * gradient;
                 *value = *value * keep - size * *first / (second.sqrt() * root + epsilon);
             }
-        };
-        match value.as_slice_mut() {
-            Some(values) => rule(values),
-            None => {
-                let mut copy: Vec<f32> = value.iter().copied().collect();
-                rule(&mut copy);
-                value.iter_mut().zip(copy).for_each(|(value, new)| *value = new);
-            }
+        });
+    }
+}
+
+/// The squarer of the matrices that a tensor's first axes by its last ones are.
+fn unfolding(shape: &[usize]) -> (usize, usize) {
+    let at = |cut: usize| (shape[..cut].iter().product::<usize>(), shape[cut..].iter().product::<usize>());
+    let cuts = (1..shape.len()).map(at);
+    cuts.min_by_key(|&(rows, columns)| rows.max(columns)).unwrap_or((1, shape.iter().product()))
+}
+
+/// Works on the values in a row, wherever they lie.
+fn over_slice(value: &mut ArrayViewMutD<'_, f32>, work: impl FnOnce(&mut [f32])) {
+    match value.as_slice_mut() {
+        Some(values) => work(values),
+        None => {
+            let mut copy: Vec<f32> = value.iter().copied().collect();
+            work(&mut copy);
+            value.iter_mut().zip(copy).for_each(|(value, new)| *value = new);
         }
     }
 }
