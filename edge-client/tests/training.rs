@@ -64,6 +64,15 @@ impl Bench {
     }
 
     /// The untrained adapters, and the model whose steps save memory so.
+    /// A run's plan for the same model.
+    fn plan(&self) -> Plan {
+        let labels = self.header.labels.as_ref().unwrap().names().to_vec();
+        Plan {
+            model: ModelPlan { bundle: self.source.hash.clone(), labels, ..ModelPlan::default() },
+            ..Plan::default()
+        }
+    }
+
     fn model(&self, thrift: Thrift) -> (AdapterSet, AdaptedModel) {
         let objective = self.header.objective(&self.source).unwrap();
         let set = self.header.fresh(&self.source, &objective).unwrap();
@@ -157,22 +166,31 @@ fn values_computed_again_make_the_same_step_in_less_memory() {
     let [kept, again] = models.map(|(set, mut model)| model.step(&set, &batch, None).unwrap());
     alike(kept, again);
 
-    let plan = Plan {
-        model: ModelPlan {
-            bundle: bench.source.hash.clone(),
-            labels: bench.header.labels.as_ref().unwrap().names().to_vec(),
-            ..ModelPlan::default()
-        },
-        ..Plan::default()
-    };
     let counted = |recompute| {
         let thrift = Thrift { micro_batch: 2048, recompute, ..Thrift::default() };
-        Need::of_plan(&plan, &bench.source, Holder::Ort, thrift).unwrap().counted
+        Need::of_plan(&bench.plan(), &bench.source, Holder::Ort, thrift).unwrap().counted
     };
     let (kept, again) = (counted(false), counted(true));
     assert_eq!(kept.forward, again.forward);
     assert!(again.branched < kept.branched, "{} of {}", again.branched, kept.branched);
     assert!(again.step < kept.step, "{} of {}", again.step, kept.step);
+}
+
+#[test]
+fn fused_operators_make_the_same_step_of_fewer_nodes() {
+    let bench = Bench::new(settings(), 16, 0);
+    let batch = bench.data.train.batch(&[3, 1, 4, 2, 5], bench.shape, 0.2);
+    let models = [false, true].map(|fuse| bench.model(Thrift { fuse, ..Thrift::default() }));
+    let [plain, fused] = models.map(|(set, mut model)| model.step(&set, &batch, None).unwrap());
+    alike(plain, fused);
+
+    let counted = |fuse| {
+        let thrift = Thrift { fuse, ..Thrift::default() };
+        Need::of_plan(&bench.plan(), &bench.source, Holder::Tract, thrift).unwrap().counted
+    };
+    let (plain, fused) = (counted(false), counted(true));
+    assert!(2 * fused.nodes < plain.nodes + plain.nodes / 2, "{} of {} nodes", fused.nodes, plain.nodes);
+    assert!(fused.step <= plain.step, "{} of {} bytes", fused.step, plain.step);
 }
 
 /// Losses and gradients are the same up to rounding.
