@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use fedtt_runtime::rows::{PROGRAM, Program, Source, Step};
+use fedtt_runtime::rows::{Extent, PROGRAM, Program};
 
 use crate::ir::{DType, Graph, Node};
 use crate::shape::{Dim, Fact, Facts};
@@ -97,19 +97,15 @@ pub(crate) fn infer(facts: &Facts, node: &Node) -> Option<Vec<Fact>> {
         }
     }
     let width = common.last()?.clone();
-    let has_width = |dims: &[Dim]| dims.last().is_some_and(|dim| *dim == width);
-    let mut wide: Vec<bool> = Vec::with_capacity(program.steps().len());
-    for step in program.steps() {
-        let is_wide = |source: &Source| match *source {
-            Source::Input(i) => inputs.get(i).is_some_and(|dims| has_width(dims)),
-            Source::Step(i) => wide[i],
-            Source::Number(_) => false,
-        };
-        wide.push(!matches!(step, Step::Reduce(..)) && step.sources().iter().any(is_wide));
+    let extent = |dims: &&[Dim]| if dims.last() == Some(&width) { Extent::Row } else { Extent::One };
+    let extents = inputs.iter().map(extent).collect::<Vec<_>>();
+    if extents.len() != program.inputs() {
+        return None;
     }
+    let extents = program.extents(&extents);
     let fact = |&step: &usize| {
         let mut dims = common.clone();
-        if let Some(last) = dims.last_mut().filter(|_| !wide[step]) {
+        if let Some(last) = dims.last_mut().filter(|_| extents[step] == Extent::One) {
             *last = Dim::known(1);
         }
         Fact::new(Some(DType::F32), Some(dims))

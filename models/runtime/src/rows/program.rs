@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::shape::Extent;
+
 /// A value a step reads.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Source {
@@ -223,6 +225,22 @@ impl Program {
             outputs,
         };
         (program, inputs)
+    }
+
+    /// The extent of every step's value, given those of the inputs.
+    pub fn extents(&self, inputs: &[Extent]) -> Vec<Extent> {
+        let mut found: Vec<Extent> = Vec::with_capacity(self.steps.len());
+        for step in &self.steps {
+            let of = |source: &Source| match *source {
+                Source::Input(i) => inputs[i],
+                Source::Step(i) => found[i],
+                Source::Number(_) => Extent::One,
+            };
+            let reduces = matches!(step, Step::Reduce(..));
+            let row = !reduces && step.sources().iter().map(of).any(|extent| extent == Extent::Row);
+            found.push(if row { Extent::Row } else { Extent::One });
+        }
+        found
     }
 
     /// How many inputs it reads.

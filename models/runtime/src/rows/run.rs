@@ -15,26 +15,10 @@ const PIECE: usize = 32 * 1024;
 /// An input's dimensions and data.
 pub type Input<'a> = (&'a [usize], &'a [f32]);
 
-/// The extent of every step's value, given those of the inputs.
-pub(crate) fn extents(program: &Program, inputs: &[Extent]) -> Vec<Extent> {
-    let mut found: Vec<Extent> = Vec::with_capacity(program.steps().len());
-    for step in program.steps() {
-        let of = |source: &Source| match *source {
-            Source::Input(i) => inputs[i],
-            Source::Step(i) => found[i],
-            Source::Number(_) => Extent::One,
-        };
-        let reduces = matches!(step, Step::Reduce(..));
-        let row = !reduces && step.sources().iter().map(of).any(|extent| extent == Extent::Row);
-        found.push(if row { Extent::Row } else { Extent::One });
-    }
-    found
-}
-
 /// The extent of each of the program's outputs, for inputs of these shapes that are broadcast to `shape`.
 pub(crate) fn output_extents(program: &Program, shape: &RowShape, inputs: &[&[usize]]) -> Vec<Extent> {
     let inputs: Vec<Extent> = inputs.iter().map(|dims| shape.extent(dims)).collect();
-    let steps = extents(program, &inputs);
+    let steps = program.extents(&inputs);
     program.outputs().iter().map(|&step| steps[step]).collect()
 }
 
@@ -93,7 +77,7 @@ impl<'a> Plan<'a> {
     fn new(program: &'a Program, shape: &'a RowShape, inputs: &[Input<'a>]) -> Self {
         let fed = |&(dims, data): &Input<'a>| Fed { data, extent: shape.extent(dims), layout: shape.layout(dims) };
         let inputs: Vec<Fed<'a>> = inputs.iter().map(fed).collect();
-        let extents = extents(program, &inputs.iter().map(|input| input.extent).collect::<Vec<_>>());
+        let extents = program.extents(&inputs.iter().map(|input| input.extent).collect::<Vec<_>>());
         let (places, buffers) = places(program);
         Plan { program, shape, inputs, extents, places, buffers }
     }
