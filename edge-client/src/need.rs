@@ -87,7 +87,7 @@ const TRACT_NODE: f64 = 0.021 * MIB;
 const TRACT_STORED: f64 = 1.2;
 /// In plans.
 const TRACT_FLOATS: f64 = 1.65;
-const TRACT_STEP: f64 = 2.3;
+const TRACT_STEP: f64 = 2.9;
 
 /// ONNX Runtime's library and environment.
 const ORT: f64 = 47.0 * MIB;
