@@ -172,6 +172,14 @@ impl Graph {
         map
     }
 
+    /// The number a constant of one element holds.
+    pub fn number(&self, value: &str) -> Option<f32> {
+        let weight = self.weights.get(value).filter(|weight| weight.len() == 1)?;
+        let float = || weight.to_f32s()?.first().copied();
+        let int = || weight.to_i64s()?.first().map(|&v| v as f32);
+        float().or_else(int)
+    }
+
     /// Values of the enclosing graphs that this graph reads.
     pub fn captures(&self) -> Vec<&str> {
         let mut own: HashSet<&str> = self.weights.keys().map(String::as_str).collect();

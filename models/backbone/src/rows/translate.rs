@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use fedtt_runtime::rows::{Binary, Program, Reduce, Source, Step, Ternary, Unary};
 
-use crate::ir::{DType, Graph, Node};
+use crate::ir::{Graph, Node};
 use crate::shape::Facts;
 
 /// The inputs of a node that are tensors of its rows, and not axes.
@@ -28,7 +28,7 @@ pub(super) fn covers(node: &Node, graph: &Graph, facts: &Facts) -> Option<()> {
         "Softmax" => is_last(node.int("axis").unwrap_or(-1)),
         "LayerNormalization" => is_last(node.int("axis").unwrap_or(-1)) && node.int("stash_type").unwrap_or(1) == 1,
         "Gelu" => matches!(node.str("approximate"), None | Some("none" | "tanh")),
-        "Pow" => node.input(1).and_then(|exponent| number(graph, exponent)).is_some_and(|p| [2.0, 3.0].contains(&p)),
+        "Pow" => node.input(1).and_then(|exponent| graph.number(exponent)).is_some_and(|p| [2.0, 3.0].contains(&p)),
         "Max" | "Min" => node.inputs.len() == 2,
         "Where" => true,
         op => unary(op).is_some() || binary(op).is_some() || op == "HardSigmoid",
@@ -63,12 +63,6 @@ fn binary(op: &str) -> Option<Binary> {
         "Min" => Binary::Min,
         _ => return None,
     })
-}
-
-/// The number that a constant of one element holds.
-fn number(graph: &Graph, value: &str) -> Option<f32> {
-    let weight = graph.weights.get(value).filter(|weight| weight.len() == 1 && weight.dtype == DType::F32)?;
-    weight.to_f32s()?.first().copied()
 }
 
 /// A program in the making.
@@ -118,7 +112,7 @@ impl<'a> Translation<'a> {
             }
             "Pow" => {
                 let square = self.binary(Binary::Mul, x, x);
-                match number(self.graph, node.input(1)?)? {
+                match self.graph.number(node.input(1)?)? {
                     2.0 => square,
                     _ => self.binary(Binary::Mul, square, x),
                 }
@@ -218,7 +212,7 @@ impl<'a> Translation<'a> {
         if let Some(&source) = self.made.get(value) {
             return source;
         }
-        if let Some(number) = number(self.graph, value) {
+        if let Some(number) = self.graph.number(value) {
             return Source::Number(number);
         }
         let at = self.inputs.iter().position(|input| input == value).unwrap_or_else(|| {

@@ -85,10 +85,7 @@ pub(crate) fn producer<'a>(b: &'a Builder, value: &str) -> Option<&'a Node> {
 
 /// The number a constant of one element holds.
 pub(crate) fn constant_scalar(b: &Builder, value: &str) -> Option<f32> {
-    let weight = b.graph.weights.get(value).filter(|w| w.len() == 1)?;
-    let float = || weight.to_f32s()?.first().copied();
-    let int = || weight.to_i64s()?.first().map(|&v| v as f32);
-    float().or_else(int)
+    b.graph.number(value)
 }
 
 /// The dimensions of `x` as a one-dimensional integer tensor, read from a graph input where one has them, so that no
