@@ -20,8 +20,6 @@ use groups::Groups;
 use shape::rows_of;
 use translate::Translation;
 
-pub(crate) use shape::infer;
-
 #[cfg(test)]
 mod tests;
 

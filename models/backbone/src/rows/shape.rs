@@ -1,11 +1,9 @@
-//! The rows a node works on, and the shapes that programs make.
+//! The rows a node works on.
 
 use std::collections::HashMap;
 
-use fedtt_runtime::rows::{Extent, PROGRAM, Program};
-
 use crate::ir::{DType, Graph, Node};
-use crate::shape::{Dim, Fact, Facts};
+use crate::shape::{Dim, Facts};
 
 use super::translate;
 
@@ -54,7 +52,9 @@ pub(super) fn rows_of(
     facts: &Facts,
     consumers: &HashMap<&str, Vec<usize>>,
 ) -> Option<Rows> {
-    translate::covers(node, graph, facts)?;
+    if !translate::covers(node, graph, facts) {
+        return None;
+    }
     let shape = |value: &String| facts.shape(value);
     let reads: Vec<&String> = translate::tensors(node).collect();
     // A reduction's rows are its input's.
@@ -80,35 +80,4 @@ fn is_guard(value: &str, graph: &Graph, consumers: &HashMap<&str, Vec<usize>>) -
         node.is("Where") && node.input(0) == Some(value) && node.inputs[1..].iter().all(|input| input != value)
     };
     made && consumers.get(value).is_some_and(|readers| readers.iter().all(decides))
-}
-
-/// What a program's outputs are, from what is known of its inputs.
-pub(crate) fn infer(facts: &Facts, node: &Node) -> Option<Vec<Fact>> {
-    let program: Program = node.str(PROGRAM)?.parse().ok()?;
-    let inputs = node.inputs.iter().map(|input| facts.shape(input)).collect::<Option<Vec<_>>>()?;
-    let widest = inputs.iter().map(|dims| dims.len()).max()?;
-    let mut common = vec![Dim::known(1); widest.max(1)];
-    for dims in &inputs {
-        let ahead = common.len() - dims.len();
-        for (have, dim) in common[ahead..].iter_mut().zip(*dims) {
-            if have.as_known() == Some(1) {
-                have.clone_from(dim);
-            }
-        }
-    }
-    let width = common.last()?.clone();
-    let extent = |dims: &&[Dim]| if dims.last() == Some(&width) { Extent::Row } else { Extent::One };
-    let extents = inputs.iter().map(extent).collect::<Vec<_>>();
-    if extents.len() != program.inputs() {
-        return None;
-    }
-    let extents = program.extents(&extents);
-    let fact = |&step: &usize| {
-        let mut dims = common.clone();
-        if let Some(last) = dims.last_mut().filter(|_| extents[step] == Extent::One) {
-            *last = Dim::known(1);
-        }
-        Fact::new(Some(DType::F32), Some(dims))
-    };
-    Some(program.outputs().iter().map(fact).collect())
 }

@@ -13,14 +13,13 @@ pub(super) fn tensors(node: &Node) -> impl Iterator<Item = &String> {
     node.inputs.iter().take(count).filter(|input| !input.is_empty())
 }
 
-/// Something if a program could do what `node` does, shapes aside.
-pub(super) fn covers(node: &Node, graph: &Graph, facts: &Facts) -> Option<()> {
-    if !node.domain.is_empty() {
-        return None;
-    }
-    let rank = facts.rank(node.input(0)?)? as i64;
-    let is_last = |axis: i64| axis == -1 || axis == rank - 1;
-    let holds = match node.op.as_str() {
+/// Whether a program could do what `node` does, shapes aside.
+pub(super) fn covers(node: &Node, graph: &Graph, facts: &Facts) -> bool {
+    let Some(rank) = node.input(0).and_then(|input| facts.rank(input)).filter(|_| node.domain.is_empty()) else {
+        return false;
+    };
+    let is_last = |axis: i64| axis == -1 || axis == rank as i64 - 1;
+    match node.op.as_str() {
         "ReduceSum" | "ReduceMean" | "ReduceMax" => {
             let axes = node.input(1).and_then(|axes| facts.ints(axes));
             node.int("keepdims").unwrap_or(1) == 1 && matches!(axes.as_deref(), Some([axis]) if is_last(*axis))
@@ -32,8 +31,7 @@ pub(super) fn covers(node: &Node, graph: &Graph, facts: &Facts) -> Option<()> {
         "Max" | "Min" => node.inputs.len() == 2,
         "Where" => true,
         op => unary(op).is_some() || binary(op).is_some() || op == "HardSigmoid",
-    };
-    holds.then_some(())
+    }
 }
 
 fn unary(op: &str) -> Option<Unary> {

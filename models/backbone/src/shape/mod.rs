@@ -16,6 +16,7 @@ mod index;
 mod linear;
 mod movement;
 mod ports;
+mod programs;
 mod reductions;
 mod reshape;
 mod rules;

@@ -3,14 +3,14 @@
 use fedtt_runtime::rows::{DOMAIN, OPERATOR};
 
 use super::context::{Context, Rule};
-use super::{Fact, Facts, compose, elementwise, index, linear, movement, reductions, reshape, slice};
+use super::{Fact, Facts, compose, elementwise, index, linear, movement, programs, reductions, reshape, slice};
 use crate::ir::Node;
 
 pub(super) fn infer(facts: &Facts, node: &Node) -> Option<Vec<Fact>> {
     let rule = match node.domain.as_str() {
         "" | "ai.onnx" => standard(&node.op)?,
         "com.microsoft" => microsoft(&node.op)?,
-        DOMAIN if node.op == OPERATOR => return crate::rows::infer(facts, node),
+        DOMAIN if node.op == OPERATOR => programs::rows,
         _ => return None,
     };
     rule(&Context { facts, node })

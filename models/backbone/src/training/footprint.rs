@@ -42,7 +42,7 @@ impl TrainingGraph {
     /// What a step on `batch` rows of `length` tokens holds.
     pub fn footprint(&self, batch: usize, length: usize) -> Footprint {
         let numbers = sizes(batch, length);
-        let graph = self.for_engines();
+        let graph = self.for_engines(self.graph.clone());
         let facts = Facts::of_graph_at(&graph, &numbers);
         let bytes = |name: &str| -> u64 {
             let (Some(shape), Some(dtype)) = (facts.shape_at(name, &numbers), facts.dtype(name)) else { return 0 };

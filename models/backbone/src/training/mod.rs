@@ -13,7 +13,7 @@ use fedtt_tt::form::{AdapterForm, HeadForm};
 use ndarray::ArrayD;
 
 use crate::backbone::{Backbone, Role};
-use crate::export::ExportError;
+use crate::export::{ExportError, to_model};
 use crate::graft::{Graft, GraftError, Grafted, add_input, graft};
 use crate::ir::{Builder, DType, Graph, Port, Weight};
 use crate::rows;
@@ -244,8 +244,7 @@ impl TrainingGraph {
     }
 
     /// The graph as engines run it: 8-bit weights unpacked where they are used, chains of operators fused where the engine can.
-    fn for_engines(&self) -> Graph {
-        let mut graph = self.graph.clone();
+    fn for_engines(&self, mut graph: Graph) -> Graph {
         unpack_in_place_of_use(&mut graph);
         if self.fuse {
             let early = layout::made(&layout::forward_pass(&graph, &self.forward)).map(str::to_string).collect();
@@ -260,7 +259,7 @@ impl TrainingGraph {
     /// # Errors
     /// When the graph cannot be written.
     pub fn step(&self, backbone: &Backbone) -> Result<Model, TrainingError> {
-        Ok(backbone.export(&self.for_engines())?)
+        Ok(to_model(&self.for_engines(self.graph.clone()), backbone.weights.as_ref())?)
     }
 
     /// The forward pass alone.
@@ -268,7 +267,8 @@ impl TrainingGraph {
     /// # Errors
     /// When the graph cannot be written.
     pub fn forward(&self, backbone: &Backbone) -> Result<Model, TrainingError> {
-        Ok(backbone.export(&layout::forward_pass(&self.for_engines(), &self.forward))?)
+        let graph = self.for_engines(layout::forward_pass(&self.graph, &self.forward));
+        Ok(to_model(&graph, backbone.weights.as_ref())?)
     }
 
     /// A graph for those who use what was trained: the factors' values are among its weights, and its one output, [`LOGITS`],
@@ -301,7 +301,9 @@ impl TrainingGraph {
     /// # Errors
     /// When the graph cannot be written.
     pub fn shared(&self, backbone: &Backbone) -> Result<Model, TrainingError> {
-        Ok(backbone.export(&layout::conditional(&self.for_engines(), &self.forward, &self.gradients))?)
+        let graph = self.for_engines(self.graph.clone());
+        let graph = layout::conditional(&graph, &self.forward, &self.gradients);
+        Ok(to_model(&graph, backbone.weights.as_ref())?)
     }
 }
 
