@@ -1,13 +1,12 @@
-//! The global state as devices see it: put together from what the host publishes.
-
-use std::collections::BTreeMap;
+//! The global state as devices see it: what the plan's seed makes, and the changes that the host publishes.
 
 use fedtt_wire::message::{Chunk, Manifest, Tensors};
 use fedtt_wire::seal::SEAL;
 use fedtt_wire::{Digest, Layout, Message, Topic, WireError, chunk::Assembly};
 use ndarray::ArrayD;
 
-/// The global state of one run. All virtual clients share it, as devices that miss nothing hold the same.
+/// The global state of one run. All virtual clients share it, as devices that miss nothing hold the same. Nor does such a
+/// device ever ask for a whole state.
 pub(super) struct Follower {
     layout: Layout,
     values: Vec<ArrayD<f32>>,
@@ -34,8 +33,8 @@ pub(super) fn packet(topic: &str, frame: usize) -> (u64, u64) {
 }
 
 impl Follower {
-    pub(super) fn new(layout: Layout) -> Self {
-        let values = layout.zeros();
+    /// Devices that hold the first state, `values`.
+    pub(super) fn new(layout: Layout, values: Vec<ArrayD<f32>>) -> Self {
         let digest = Digest::of_values(&values);
         let limit = layout.limit();
         Follower { layout, values, digest, assembly: None, manifest: None, received: 0, limit }
@@ -43,6 +42,9 @@ impl Follower {
 
     /// Takes in what the host published.
     pub(super) fn hear(&mut self, topic: &Topic, name: &str, payload: &[u8]) -> Result<(), WireError> {
+        if matches!(topic, Topic::State(..)) {
+            return Ok(());
+        }
         self.received += packet(name, payload.len()).0;
         if payload.is_empty() {
             if matches!(topic, Topic::Round(_)) {
@@ -52,8 +54,7 @@ impl Follower {
         }
         match (topic, Message::decode(payload, self.limit.max(fedtt_wire::message::SMALL))?) {
             (Topic::Round(_), Message::Manifest(manifest)) => self.manifest = Some(manifest),
-            (Topic::Change(..), Message::Chunk(chunk)) => self.take(chunk, true)?,
-            (Topic::State(..), Message::Chunk(chunk)) => self.take(chunk, false)?,
+            (Topic::Change(..), Message::Chunk(chunk)) => self.take(chunk)?,
             _ => {}
         }
         Ok(())
@@ -64,7 +65,7 @@ impl Follower {
         (self.digest == *digest).then_some(self.values.as_slice())
     }
 
-    fn take(&mut self, chunk: Chunk, change: bool) -> Result<(), WireError> {
+    fn take(&mut self, chunk: Chunk) -> Result<(), WireError> {
         if self.assembly.as_ref().is_none_or(|assembly| assembly.parcel() != &chunk.parcel) {
             self.assembly = Some(Assembly::new(chunk.parcel, self.limit)?);
         }
@@ -76,21 +77,14 @@ impl Follower {
             // Published again.
             return Ok(());
         }
-        self.apply(&tensors, change)
+        self.apply(&tensors)
     }
 
-    fn apply(&mut self, tensors: &Tensors, change: bool) -> Result<(), WireError> {
-        let said: BTreeMap<usize, ArrayD<f32>> = tensors.values(&self.layout)?.into_iter().collect();
-        for (place, value) in said {
-            match change {
-                true => self.values[place] += &value,
-                false => self.values[place] = value,
-            }
+    fn apply(&mut self, change: &Tensors) -> Result<(), WireError> {
+        for (place, value) in change.values(&self.layout)? {
+            self.values[place] += &value;
         }
         self.digest = Digest::of_values(&self.values);
-        if self.digest == tensors.state {
-            return Ok(());
-        }
-        Err(WireError::Checksum("global state"))
+        if self.digest == change.state { Ok(()) } else { Err(WireError::Checksum("global state")) }
     }
 }

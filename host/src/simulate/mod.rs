@@ -170,7 +170,7 @@ impl<'a> World<'a> {
         let blueprint = model::blueprint(&plan, source)?;
         let (run, _) = coordinator.start(plan.clone(), blueprint, None, 0)?;
         let topics = Topics::new(&FleetName::new("simulated")?);
-        let follower = Follower::new(models[0].layout().clone());
+        let follower = Follower::new(models[0].layout().clone(), models[0].initial().to_vec());
         let mut world = World {
             coordinator,
             run,
