@@ -9,8 +9,9 @@ use super::shape::Rows;
 /// Nodes in groups, at first each in its own.
 pub(super) struct Groups<'a> {
     graph: &'a Graph,
-    consumers: &'a HashMap<&'a str, Vec<usize>>,
     producers: HashMap<&'a str, usize>,
+    /// The nodes that read what each node makes.
+    readers: Vec<Vec<usize>>,
     /// The group each node is in.
     group_of: Vec<usize>,
     /// The nodes of each group, in order; none of a group that was taken in by another.
@@ -20,10 +21,12 @@ pub(super) struct Groups<'a> {
 }
 
 impl<'a> Groups<'a> {
-    pub(super) fn new(graph: &'a Graph, consumers: &'a HashMap<&'a str, Vec<usize>>, rows: Vec<Option<Rows>>) -> Self {
+    pub(super) fn new(graph: &'a Graph, consumers: &HashMap<&str, Vec<usize>>, rows: Vec<Option<Rows>>) -> Self {
         let count = graph.nodes.len();
         let members = (0..count).map(|i| vec![i]).collect();
-        Groups { graph, consumers, producers: graph.producers(), group_of: (0..count).collect(), members, rows }
+        let read = |output: &String| consumers.get(output.as_str()).into_iter().flatten().copied();
+        let readers = graph.nodes.iter().map(|node| node.outputs.iter().flat_map(read).collect()).collect();
+        Groups { graph, producers: graph.producers(), readers, group_of: (0..count).collect(), members, rows }
     }
 
     /// Merges the group of `node` with those that make its inputs, where both are in the same pass by `is_early`.
@@ -55,8 +58,8 @@ impl<'a> Groups<'a> {
         let mut seen = vec![false; self.members.len()];
         let mut open = vec![from];
         while let Some(group) = open.pop() {
-            for next in self.readers(group) {
-                let next = self.group_of[next];
+            for &reader in self.members[group].iter().flat_map(|&node| &self.readers[node]) {
+                let next = self.group_of[reader];
                 if next == to && group != from {
                     return true;
                 }
@@ -66,11 +69,6 @@ impl<'a> Groups<'a> {
             }
         }
         false
-    }
-
-    fn readers(&self, group: usize) -> impl Iterator<Item = usize> {
-        let outputs = self.members[group].iter().flat_map(|&node| &self.graph.nodes[node].outputs);
-        outputs.filter_map(|output| self.consumers.get(output.as_str())).flatten().copied()
     }
 
     /// The members of each group, every group after those it reads from, and else as the nodes were.
