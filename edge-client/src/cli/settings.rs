@@ -33,7 +33,7 @@ pub(crate) struct ScheduleArgs {
     #[arg(long, value_name = "RULE", value_parser = word::<Rule>)]
     optimiser: Option<Rule>,
     /// Learning rate [default: tt 5e-3, on fewer than 2000 examples 2e-3; lora and ffa-lora 2e-3, tt-lora 1e-2,
-    /// tt-core 3e-2, dense 1e-3]
+    /// tt-core 1e-3, dense 1e-3]
     #[arg(long, value_name = "RATE", value_parser = positive)]
     lr: Option<f32>,
     /// Learning rate of the head
@@ -116,6 +116,8 @@ impl ScheduleArgs {
     pub(crate) fn settings(&self, adapter: AdapterConfig, task: TaskKind, examples: usize) -> TrainSettings {
         let rate = match adapter.method {
             Method::Tt if examples < FEW_EXAMPLES => 2e-3,
+            // Muon's steps are all of one length: the noise that a round's mean takes out of them stays in.
+            Method::TtCore => 1e-3,
             method => usual_rate(method),
         };
         let batch = self.batch.map_or_else(|| usual_batch(examples), |batch| batch as usize);

@@ -11,9 +11,8 @@ pub use fedtt_tt::optim::Decay;
 pub fn usual_rate(method: Method) -> f32 {
     match method {
         Method::Tt => 5e-3,
-        Method::TtLora => 1e-2,
         Method::Lora | Method::FfaLora => 2e-3,
-        Method::TtCore => 3e-2,
+        Method::TtLora | Method::TtCore => 1e-2,
         Method::Dense => 1e-3,
     }
 }

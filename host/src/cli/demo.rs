@@ -25,7 +25,7 @@ Examples:
   fedtt demo --rounds 20 --steps 20
   fedtt demo --backbone minilm.bundle --data TREC.train.all --test TREC.test.all --encoding latin-1 --devices 10
 
-The first runs four federations of six devices over a broker within this process, on the embedded encoder and field
+The first runs five federations of six devices over a broker within this process, on the embedded encoder and field
 reports, each device with the reports of its own sites. Exit codes: 0 done, 1 failed, 2 wrong usage.";
 
 /// Options of `demo`.

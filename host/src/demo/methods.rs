@@ -1,6 +1,6 @@
 //! The federations that are shown side by side.
 
-use fedtt_tt::config::Method as Adapter;
+use fedtt_tt::config::{Method as Adapter, Rank};
 use fedtt_wire::Plan;
 use fedtt_wire::plan::{Bounds, CoreRule, Encoding, Task};
 
@@ -13,8 +13,8 @@ pub struct Method {
     pub plan: Plan,
 }
 
-/// FedTT and FedTT+ as they are meant to be used, LoRA and dense adapters as they are usually sent: whole, in float32. All
-/// with the same rounds, local steps and examples.
+/// FedTT, FedTT+ and `tt-core` as they are meant to be used, LoRA and dense adapters as they are usually sent: whole, in
+/// float32. All with the same rounds, local steps and examples.
 pub fn methods(task: Task, labels: &[String], rounds: u32, steps: u32) -> Vec<Method> {
     let plan = |name: &str, adapter: Adapter, rate: f32| {
         let mut plan = Plan { name: name.into(), rounds, ..Plan::default() };
@@ -38,9 +38,12 @@ pub fn methods(task: Task, labels: &[String], rounds: u32, steps: u32) -> Vec<Me
     };
     let mut plus = plan("FedTT+", Adapter::Tt, 5e-3);
     plus.schedule.cores = CoreRule::EndsAndOne;
+    let mut core = plan("TT core", Adapter::TtCore, 1e-2);
+    core.adapter.rank = Some(Rank::Uniform(22));
     let all = [
         plan("FedTT", Adapter::Tt, 5e-3),
         plus,
+        core,
         usual(plan("LoRA r=8", Adapter::Lora, 2e-3)),
         usual(plan("dense 64", Adapter::Dense, 1e-3)),
     ];
