@@ -37,20 +37,34 @@ fn failures_are_told_as_text_or_json() {
     assert_eq!((envelope["version"].as_u64(), envelope["command"].as_str()), (Some(1), Some("backbone inspect")));
 }
 
-#[test]
-fn progress_goes_to_standard_error_also_with_json() {
+/// What `fedtt simulate` writes on standard error, and its envelope.
+fn simulated(plan: &str) -> (String, serde_json::Value) {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();
-    let plan =
-        "rounds = 2\n[model]\nmax_length = 16\n[adapter]\nbottleneck = 8\nrank = 2\n[local]\nsteps = 1\nbatch = 2\n";
     std::fs::write(path("plan.toml"), plan).unwrap();
     let rows: String = (0..12).map(|i| format!("{}\treport {i}\n", ["pump", "fan"][i % 2])).collect();
     std::fs::write(path("data.tsv"), format!("label\ttext\n{rows}")).unwrap();
     let (plan, data) = (path("plan.toml"), path("data.tsv"));
     let words = ["simulate", &plan, "--clients", "2", "--engine", "tract", "--data", &data, "--test", &data, "--json"];
     let output = fedtt(&words);
-    let said = String::from_utf8(output.stderr).unwrap();
-    let envelope: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    (String::from_utf8(output.stderr).unwrap(), serde_json::from_slice(&output.stdout).unwrap())
+}
+
+#[test]
+fn progress_goes_to_standard_error_also_with_json() {
+    let (said, envelope) = simulated(
+        "rounds = 2\n[model]\nmax_length = 16\n[adapter]\nbottleneck = 8\nrank = 2\n[local]\nsteps = 1\nbatch = 2\n",
+    );
     assert_eq!((envelope["command"].as_str(), envelope["ok"].as_bool()), (Some("simulate"), Some(true)), "{envelope}");
     assert!(said.contains("round 1/2") && said.contains("round 2/2"), "{said}");
+}
+
+#[test]
+fn simulated_devices_are_sent_changes_alone() {
+    let (said, envelope) = simulated("rounds = 2\n[adapter]\nmethod = \"tt-core\"\n[local]\nsteps = 1\n");
+    let run = &envelope["data"]["runs"][0];
+    let of = |name: &str| run[name].as_f64().unwrap_or_else(|| panic!("{name} in {envelope}\n{said}"));
+    let values = run["summary"]["values"].as_f64().unwrap();
+    assert!(of("trained") * 5.0 < values, "most values are frozen: {run}");
+    assert!(of("down_per_update") < of("trained") * 1.5, "a byte for a trained value, and what surrounds it: {run}");
 }
