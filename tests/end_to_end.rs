@@ -128,6 +128,24 @@ fn engines() -> Vec<&'static str> {
 /// A real decoder learns real text in a few steps: nats per token on held-out speeches fall by more than half a nat.
 #[test]
 #[cfg_attr(not(shared), ignore = "needs the models and data beside the repository")]
+fn a_decoder_is_verified_through_its_logits() {
+    let folder = tempfile::tempdir().unwrap();
+    let (bundle, reference) = (folder.path().join("stories"), folder.path().join("reference.safetensors"));
+    let model = shared("models/stories260k/model.onnx");
+    data("fedtt", &[&"backbone", &"prepare", &model, &"-o", &bundle]);
+    let verified =
+        data("fedtt", &[&"backbone", &"verify", &bundle, &"--engine", &"tract", &"--write-reference", &reference]);
+    assert!(verified["sites"].as_array().unwrap().iter().all(|site| site["finite_difference"].is_f64()), "{verified}");
+    let file = fs::read(&reference).unwrap();
+    let header = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
+    let header: serde_json::Value = serde_json::from_slice(&file[8..8 + header]).unwrap();
+    assert_eq!(header["R"]["shape"][2], 512, "the vocabulary's size");
+    let compared = data("fedtt", &[&"backbone", &"verify", &bundle, &"--reference-only", &"--reference", &reference]);
+    assert!(compared["output_nonzero"].as_f64().unwrap() < 1e-4, "{compared}");
+}
+
+#[test]
+#[cfg_attr(not(shared), ignore = "needs the models and data beside the repository")]
 fn a_decoder_learns_to_predict_the_next_token() {
     let folder = tempfile::tempdir().unwrap();
     let bundle = folder.path().join("stories");

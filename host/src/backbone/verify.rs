@@ -24,7 +24,7 @@ use crate::output::Outcome;
 pub(crate) struct Args {
     /// The bundle.
     bundle: PathBuf,
-    /// Outputs and gradients computed elsewhere, as safetensors (see models/backbone/BUNDLE.md).
+    /// Outputs and gradients computed elsewhere, as safetensors (models/backbone/BUNDLE.md says how).
     #[arg(long, value_name = "FILE.safetensors")]
     reference: Option<PathBuf>,
     /// Leave finite differences out, which take hundreds of runs.

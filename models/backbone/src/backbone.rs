@@ -40,6 +40,15 @@ pub struct Backbone {
     pub weights: Option<WeightsFile>,
 }
 
+/// A value that a loss can be of, `[batch, sequence, width]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Output<'a> {
+    /// Its name in the graph.
+    pub value: &'a str,
+    /// Numbers of each token.
+    pub width: usize,
+}
+
 /// Why a graph is not a backbone that can be trained in.
 #[derive(Debug, thiserror::Error)]
 pub enum BackboneError {
@@ -132,6 +141,18 @@ impl Backbone {
         let ids = self.input(Role::Ids)?;
         let table = self.graph.nodes.iter().find(|node| node.is("Gather") && node.input(1) == Some(ids))?.input(0)?;
         usize::try_from(self.facts.shape(table)?.first()?.as_known()?).ok()
+    }
+
+    /// The last hidden state.
+    pub fn hidden_state(&self) -> Output<'_> {
+        Output { value: &self.anatomy.hidden_state, width: self.anatomy.hidden }
+    }
+
+    /// A language model's logits where the export has them, else the last hidden state.
+    pub fn last_output(&self) -> Output<'_> {
+        let width = |value: &str| usize::try_from(self.facts.shape(value)?.last()?.as_known()?).ok();
+        let logits = self.anatomy.logits.as_deref().and_then(|value| Some(Output { value, width: width(value)? }));
+        logits.unwrap_or_else(|| self.hidden_state())
     }
 
     /// Whether activations are in half precision somewhere between the sites.

@@ -37,7 +37,7 @@ pub fn prepare(path: &Path, named_sites: Option<&[(String, String)]>) -> Result<
             None => return Err(error.into()),
         },
     };
-    TrainingGraph::probes(&backbone)?;
+    TrainingGraph::probes(&backbone, backbone.hidden_state())?;
     Ok(backbone)
 }
 

@@ -155,12 +155,12 @@ fn weighted_sum(b: &mut Builder, each: &str) -> String {
     b.op("ReduceSum", &[&weighted], &[("keepdims", Attr::Int(0))])
 }
 
-/// Appends `sum(hidden * R * mask)` with `R` (`[batch, sequence, hidden]`) a new graph input: a loss whose gradient
+/// Appends `sum(output * R * mask)` with `R` (`[batch, sequence, width]`) a new graph input: a loss whose gradient
 /// reaches every unmasked position, for checking gradients.
-pub(super) fn probe_loss(b: &mut Builder, hidden: &str, mask: Option<&str>, width: usize) -> String {
-    let hidden = b.cast(hidden, DType::F32);
+pub(super) fn probe_loss(b: &mut Builder, output: &str, mask: Option<&str>, width: usize) -> String {
+    let output = b.cast(output, DType::F32);
     add_input(b, "R", DType::F32, &[Dim::symbol(BATCH), Dim::symbol(SEQUENCE), Dim::known(width as i64)]);
-    let mut weighted = b.op("Mul", &[&hidden, "R"], &[]);
+    let mut weighted = b.op("Mul", &[&output, "R"], &[]);
     if let Some(mask) = mask {
         let last = b.ints(&[-1]);
         let mask = b.cast(mask, DType::F32);

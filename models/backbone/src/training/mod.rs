@@ -12,7 +12,7 @@ use fedtt_runtime::{Model, Thrift};
 use fedtt_tt::form::{AdapterForm, HeadForm};
 use ndarray::ArrayD;
 
-use crate::backbone::{Backbone, Role};
+use crate::backbone::{Backbone, Output, Role};
 use crate::export::{ExportError, to_model};
 use crate::graft::{Graft, GraftError, Grafted, add_input, graft};
 use crate::ir::{Builder, DType, Graph, Port, Weight};
@@ -34,6 +34,8 @@ pub const STREAM: &str = "stream";
 pub const LOSS: &str = "loss";
 /// Output of classification and regression: `[batch, classes or targets]`.
 pub const LOGITS: &str = "logits";
+/// The output that carries what a graph of probes has its loss of.
+pub const PROBED: &str = "probed";
 /// Output of causal language modelling: the loss of each token, `[batch, sequence]`.
 pub const TOKEN_LOSS: &str = "token_loss";
 
@@ -165,22 +167,22 @@ impl TrainingGraph {
         Ok(built)
     }
 
-    /// A graph with a probe at every site and the loss `sum(hidden * R * mask)`; besides [`LOSS`] and the probes'
-    /// gradients it returns `hidden`.
+    /// A graph with a probe at every site and the loss `sum(output * R * mask)`; besides [`LOSS`] and the probes'
+    /// gradients it returns [`PROBED`], the output.
     ///
     /// # Errors
     /// As [`TrainingGraph::build`].
-    pub fn probes(backbone: &Backbone) -> Result<Self, TrainingError> {
-        let anatomy = &backbone.anatomy;
+    pub fn probes(backbone: &Backbone, output: Output<'_>) -> Result<Self, TrainingError> {
         let mut graph = backbone.graph.clone();
-        retarget(&mut graph, &[&anatomy.hidden_state], &backbone.facts);
-        let grafts: Vec<(Site, Graft)> = anatomy.sites.iter().map(|site| (site.clone(), Graft::Probe)).collect();
+        retarget(&mut graph, &[output.value], &backbone.facts);
+        let sites = backbone.anatomy.sites.iter();
+        let grafts: Vec<(Site, Graft)> = sites.map(|site| (site.clone(), Graft::Probe)).collect();
         let mut g = graft(&graph, &backbone.facts, &grafts)?;
-        let hidden = g.value(&anatomy.hidden_state);
+        let value = g.value(output.value);
         let mask = backbone.input(Role::Mask).filter(|mask| g.builder.graph.inputs.iter().any(|p| p.name == *mask));
-        let loss = loss::probe_loss(&mut g.builder, &hidden, mask, anatomy.hidden);
+        let loss = loss::probe_loss(&mut g.builder, &value, mask, output.width);
         let probes = g.inputs.clone();
-        Self::differentiated(backbone, g, probes, &loss, ("hidden", &hidden), &[])
+        Self::differentiated(backbone, g, probes, &loss, (PROBED, &value), &[])
     }
 
     fn differentiated(

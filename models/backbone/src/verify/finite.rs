@@ -7,8 +7,9 @@ use ndarray::{Array2, ArrayD, IxDyn};
 use super::{Batch, Probes, VerifyError, norm};
 use crate::backbone::{Backbone, Role};
 
-/// A small batch of two rows, the second shorter by padding on the right.
-pub(super) fn random_batch(backbone: &Backbone) -> Batch {
+/// A small batch of two rows, the second shorter by padding on the right; the cotangent is of an
+/// output of this width.
+pub(super) fn random_batch(backbone: &Backbone, width: usize) -> Batch {
     let (rows, length) = (2, 6);
     let mut noise = Noise::new(0x5eed);
     let vocabulary = backbone.vocabulary().unwrap_or(2).max(2);
@@ -16,7 +17,7 @@ pub(super) fn random_batch(backbone: &Backbone) -> Batch {
     let mask = Array2::from_shape_fn((rows, length), |(row, column)| i64::from(row == 0 || column < length - 2));
     let positions = Array2::from_shape_fn((rows, length), |(_, column)| column as i64);
     let types = Array2::zeros((rows, length));
-    let r = ArrayD::from_shape_fn(IxDyn(&[rows, length, backbone.anatomy.hidden]), |_| noise.normal());
+    let r = ArrayD::from_shape_fn(IxDyn(&[rows, length, width]), |_| noise.normal());
     let feeds =
         HashMap::from([(Role::Ids, ids), (Role::Mask, mask), (Role::Positions, positions), (Role::Types, types)]);
     Batch { feeds, r }

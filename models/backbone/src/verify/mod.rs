@@ -12,14 +12,14 @@ use ndarray::{Array2, ArrayD, IxDyn};
 use serde::Serialize;
 
 use crate::backbone::{Backbone, Role};
-use crate::training::{TrainingError, TrainingGraph, gradient_of};
+use crate::training::{LOSS, PROBED, TrainingError, TrainingGraph, gradient_of};
 
 pub use reference::{Reference, ReferenceError};
 
 /// How far a check may be off.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Tolerance {
-    /// Largest absolute difference of the hidden state at unmasked positions.
+    /// Largest absolute difference of the output at unmasked positions.
     pub output: f64,
     /// Largest distance of a gradient from its reference, relative to the reference's norm.
     pub gradient: f64,
@@ -77,7 +77,7 @@ pub struct Report {
     pub passed: bool,
     /// What is tolerated.
     pub tolerance: Tolerance,
-    /// Largest difference of the hidden state from the reference at unmasked positions, probes at zero.
+    /// Largest difference of the output from the reference at unmasked positions, probes at zero.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output_zero: Option<f64>,
     /// The same with non-zero probes.
@@ -125,7 +125,11 @@ pub fn verify(
     options: &SessionOptions,
     against: Against<'_>,
 ) -> Result<Report, VerifyError> {
-    let graph = TrainingGraph::probes(backbone)?.with(engine.thrift());
+    let output = match against {
+        Against::Both(reference) | Against::Reference(reference) => reference.output(backbone)?,
+        Against::Differences => backbone.last_output(),
+    };
+    let graph = TrainingGraph::probes(backbone, output)?.with(engine.thrift());
     let session = engine.load(&graph.step(backbone)?, options)?;
     let mut probes = Probes { session, backbone, graph: &graph };
     let tolerance = Tolerance::of(backbone);
@@ -149,9 +153,9 @@ pub fn verify(
             let (output, gradients) = reference.compare(&mut probes, "nonzero")?;
             output_nonzero = Some(output);
             checks.iter_mut().zip(gradients).for_each(|(check, error)| check.gradient_nonzero = Some(error));
-            reference.batch(backbone)?
+            reference.batch()?
         }
-        Against::Differences => finite::random_batch(backbone),
+        Against::Differences => finite::random_batch(backbone, output.width),
     };
     if !matches!(against, Against::Reference(_)) {
         let errors = finite::errors(&mut probes, &batch)?;
@@ -165,7 +169,7 @@ pub fn verify(
 /// What is fed besides the probes.
 pub(crate) struct Batch {
     pub(crate) feeds: HashMap<Role, Array2<i64>>,
-    /// Cotangent of the hidden state, `[batch, sequence, hidden]`.
+    /// Cotangent of the output, `[batch, sequence, width]`.
     pub(crate) r: ArrayD<f32>,
 }
 
@@ -186,7 +190,7 @@ pub(crate) struct Probes<'a> {
 /// What one run of the probe graph returns.
 pub(crate) struct Outcome {
     pub(crate) loss: f64,
-    pub(crate) hidden: ArrayD<f32>,
+    pub(crate) output: ArrayD<f32>,
     /// One per site.
     pub(crate) gradients: Vec<ArrayD<f32>>,
 }
@@ -210,7 +214,7 @@ impl Probes<'_> {
         }
         let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, tensor)| (*name, tensor)).collect();
         let gradients: Vec<String> = self.graph.factors.iter().map(|name| gradient_of(name)).collect();
-        let mut outputs = vec!["loss", "hidden"];
+        let mut outputs = vec![LOSS, PROBED];
         outputs.extend(gradients.iter().map(String::as_str));
         let returned = self.session.run(&inputs, &outputs)?;
         let mut floats = returned.into_iter().zip(&outputs).map(|(tensor, name)| match tensor {
@@ -219,10 +223,10 @@ impl Probes<'_> {
         });
         let mut next =
             |name: &str| floats.next().unwrap_or_else(|| Err(VerifyError::Unexpected(format!("no `{name}`"))));
-        let loss = next("loss")?.iter().next().copied().map_or(f64::NAN, f64::from);
-        let hidden = next("hidden")?;
+        let loss = next(LOSS)?.iter().next().copied().map_or(f64::NAN, f64::from);
+        let output = next(PROBED)?;
         let gradients = gradients.iter().map(|name| next(name)).collect::<Result<_, _>>()?;
-        Ok(Outcome { loss, hidden, gradients })
+        Ok(Outcome { loss, output, gradients })
     }
 
     /// A probe of zeros per site.

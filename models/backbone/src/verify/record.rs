@@ -22,10 +22,11 @@ impl Reference {
     /// # Errors
     /// When no training graph can be made, or the engine fails.
     pub fn record(backbone: &Backbone, engine: &dyn Engine, options: &SessionOptions) -> Result<Self, VerifyError> {
-        let graph = TrainingGraph::probes(backbone)?.with(engine.thrift());
+        let output = backbone.last_output();
+        let graph = TrainingGraph::probes(backbone, output)?.with(engine.thrift());
         let session = engine.load(&graph.step(backbone)?, options)?;
         let mut probes = Probes { session, backbone, graph: &graph };
-        let batch = random_batch(backbone);
+        let batch = random_batch(backbone, output.width);
         let sites: Vec<String> = backbone.anatomy.sites.iter().map(|site| site.id.clone()).collect();
         let mut floats = HashMap::from([("R".to_string(), batch.r.clone())]);
         let mut noise = Noise::new(0x9e0b);
@@ -38,7 +39,7 @@ impl Reference {
                 }
             }
             let outcome = probes.run(&batch, &values)?;
-            floats.insert(format!("{set}.last_hidden_state"), outcome.hidden);
+            floats.insert(format!("{set}.last_hidden_state"), outcome.output);
             let gradients = sites.iter().map(|site| format!("{set}.grad.{site}")).zip(outcome.gradients);
             floats.extend(gradients);
         }

@@ -1,4 +1,4 @@
-//! Reference files: inputs, hidden states and gradients computed elsewhere, as safetensors.
+//! Reference files: inputs, outputs and gradients computed elsewhere, as safetensors.
 //!
 //! `input_ids`, `attention_mask` and the other inputs `[batch, sequence]`, `R` `[batch, sequence, hidden]`; for the
 //! sets `zero` and `nonzero` the tensors `<set>.last_hidden_state`, `<set>.grad.<site>` and, for the latter,
@@ -11,7 +11,7 @@ use ndarray::{Array2, ArrayD, Axis, IxDyn};
 use safetensors::{Dtype, SafeTensors};
 
 use super::{Batch, Probes, VerifyError, norm};
-use crate::backbone::{Backbone, Role};
+use crate::backbone::{Backbone, Output, Role};
 
 /// A reference file in memory.
 pub struct Reference {
@@ -97,13 +97,21 @@ impl Reference {
         ReferenceError::Missing { path: self.path.clone(), tensor: tensor.to_string() }
     }
 
-    /// The inputs as the backbone takes them.
-    pub(crate) fn batch(&self, backbone: &Backbone) -> Result<Batch, ReferenceError> {
+    /// The output it is of, by the width of its cotangent: the hidden state, or a language model's logits.
+    pub(crate) fn output<'a>(&self, backbone: &'a Backbone) -> Result<Output<'a>, ReferenceError> {
         let r = self.float("R")?;
-        if r.ndim() != 3 || r.shape()[2] != backbone.anatomy.hidden {
-            let expected = vec![0, 0, backbone.anatomy.hidden];
-            return Err(ReferenceError::Shape { tensor: "R".into(), found: r.shape().to_vec(), expected });
-        }
+        let outputs = [backbone.hidden_state(), backbone.last_output()];
+        outputs.into_iter().find(|output| r.ndim() == 3 && r.shape()[2] == output.width).ok_or_else(|| {
+            let mut expected = r.shape().to_vec();
+            expected.resize(3, 1);
+            expected[2] = backbone.anatomy.hidden;
+            ReferenceError::Shape { tensor: "R".into(), found: r.shape().to_vec(), expected }
+        })
+    }
+
+    /// The inputs as the backbone takes them.
+    pub(crate) fn batch(&self) -> Result<Batch, ReferenceError> {
+        let r = self.float("R")?;
         let mut feeds = HashMap::new();
         for role in [Role::Ids, Role::Mask, Role::Types, Role::Positions] {
             let name = input(role);
@@ -123,10 +131,10 @@ impl Reference {
         Ok(Batch { feeds, r: r.clone() })
     }
 
-    /// Runs one set (`zero` or `nonzero`) and compares: the largest difference of the hidden state at unmasked
+    /// Runs one set (`zero` or `nonzero`) and compares: the largest difference of the output at unmasked
     /// positions, and each site's gradient error relative to the reference's norm.
     pub(crate) fn compare(&self, probes: &mut Probes<'_>, set: &str) -> Result<(f64, Vec<f64>), VerifyError> {
-        let batch = self.batch(probes.backbone)?;
+        let batch = self.batch()?;
         let mut values = probes.zeros(&batch);
         let sites: Vec<String> = probes.backbone.anatomy.sites.iter().map(|s| s.id.clone()).collect();
         if set != "zero" {
@@ -138,10 +146,10 @@ impl Reference {
         }
         let outcome = probes.run(&batch, &values)?;
         let expected = self.float(&format!("{set}.last_hidden_state"))?;
-        self.same_shape(&format!("{set}.last_hidden_state"), expected, &outcome.hidden)?;
+        self.same_shape(&format!("{set}.last_hidden_state"), expected, &outcome.output)?;
         let mask = batch.feeds.get(&Role::Mask);
         let mut output = 0f64;
-        for (row, (ours, theirs)) in outcome.hidden.axis_iter(Axis(0)).zip(expected.axis_iter(Axis(0))).enumerate() {
+        for (row, (ours, theirs)) in outcome.output.axis_iter(Axis(0)).zip(expected.axis_iter(Axis(0))).enumerate() {
             for (column, (ours, theirs)) in ours.axis_iter(Axis(0)).zip(theirs.axis_iter(Axis(0))).enumerate() {
                 if mask.is_none_or(|mask| mask[[row, column]] != 0) {
                     for (a, b) in ours.iter().zip(&theirs) {
