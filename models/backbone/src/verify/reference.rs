@@ -1,6 +1,6 @@
 //! Reference files: inputs, outputs and gradients computed elsewhere, as safetensors.
 //!
-//! `input_ids`, `attention_mask` and the other inputs `[batch, sequence]`, `R` `[batch, sequence, hidden]`; for the
+//! `input_ids`, `attention_mask` and the other inputs `[batch, sequence]`, `R` `[batch, sequence, width]`; for the
 //! sets `zero` and `nonzero` the tensors `<set>.last_hidden_state`, `<set>.grad.<site>` and, for the latter,
 //! `nonzero.probe.<site>`. Sites are named `<block>.attn` and `<block>.mlp`.
 
