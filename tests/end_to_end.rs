@@ -125,7 +125,7 @@ fn engines() -> Vec<&'static str> {
     if ort { vec!["tract", "ort"] } else { vec!["tract"] }
 }
 
-/// A real decoder learns real text in a few steps: nats per token on held-out speeches fall by more than half a nat.
+/// Gradients reach through a language model's head, and what is recorded over its logits is compared with them.
 #[test]
 #[cfg_attr(not(shared), ignore = "needs the models and data beside the repository")]
 fn a_decoder_is_verified_through_its_logits() {
@@ -144,6 +144,7 @@ fn a_decoder_is_verified_through_its_logits() {
     assert!(compared["output_nonzero"].as_f64().unwrap() < 1e-4, "{compared}");
 }
 
+/// A real decoder learns real text in a few steps: nats per token on held-out speeches fall by more than half a nat.
 #[test]
 #[cfg_attr(not(shared), ignore = "needs the models and data beside the repository")]
 fn a_decoder_learns_to_predict_the_next_token() {

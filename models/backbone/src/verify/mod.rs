@@ -11,7 +11,7 @@ use fedtt_runtime::{Engine, EngineError, Session, SessionOptions, Tensor};
 use ndarray::{Array2, ArrayD, IxDyn};
 use serde::Serialize;
 
-use crate::backbone::{Backbone, Role};
+use crate::backbone::{Backbone, Output, Role};
 use crate::training::{LOSS, PROBED, TrainingError, TrainingGraph, gradient_of};
 
 pub use reference::{Reference, ReferenceError};
@@ -129,9 +129,7 @@ pub fn verify(
         Against::Both(reference) | Against::Reference(reference) => reference.output(backbone)?,
         Against::Differences => backbone.last_output(),
     };
-    let graph = TrainingGraph::probes(backbone, output)?.with(engine.thrift());
-    let session = engine.load(&graph.step(backbone)?, options)?;
-    let mut probes = Probes { session, backbone, graph: &graph };
+    let mut probes = Probes::load(backbone, output, engine, options)?;
     let tolerance = Tolerance::of(backbone);
     let sites = &backbone.anatomy.sites;
     let mut checks: Vec<SiteCheck> = sites
@@ -184,7 +182,7 @@ impl Batch {
 pub(crate) struct Probes<'a> {
     session: Box<dyn Session>,
     pub(crate) backbone: &'a Backbone,
-    graph: &'a TrainingGraph,
+    graph: TrainingGraph,
 }
 
 /// What one run of the probe graph returns.
@@ -195,7 +193,19 @@ pub(crate) struct Outcome {
     pub(crate) gradients: Vec<ArrayD<f32>>,
 }
 
-impl Probes<'_> {
+impl<'a> Probes<'a> {
+    /// Loads the graph whose loss is of `output`.
+    pub(crate) fn load(
+        backbone: &'a Backbone,
+        output: Output<'_>,
+        engine: &dyn Engine,
+        options: &SessionOptions,
+    ) -> Result<Self, VerifyError> {
+        let graph = TrainingGraph::probes(backbone, output)?.with(engine.thrift());
+        let session = engine.load(&graph.step(backbone)?, options)?;
+        Ok(Probes { session, backbone, graph })
+    }
+
     /// One run, with a probe per site.
     pub(crate) fn run(&mut self, batch: &Batch, probes: &[ArrayD<f32>]) -> Result<Outcome, VerifyError> {
         let (rows, length) = batch.size();

@@ -11,7 +11,6 @@ use safetensors::{Dtype, SafeTensorError};
 use super::finite::{Noise, random_batch};
 use super::{Probes, Reference, VerifyError};
 use crate::backbone::{Backbone, Role};
-use crate::training::TrainingGraph;
 
 /// Size of the non-zero probes, next to hidden states of about 1.
 const PROBE: f32 = 0.05;
@@ -23,9 +22,7 @@ impl Reference {
     /// When no training graph can be made, or the engine fails.
     pub fn record(backbone: &Backbone, engine: &dyn Engine, options: &SessionOptions) -> Result<Self, VerifyError> {
         let output = backbone.last_output();
-        let graph = TrainingGraph::probes(backbone, output)?.with(engine.thrift());
-        let session = engine.load(&graph.step(backbone)?, options)?;
-        let mut probes = Probes { session, backbone, graph: &graph };
+        let mut probes = Probes::load(backbone, output, engine, options)?;
         let batch = random_batch(backbone, output.width);
         let sites: Vec<String> = backbone.anatomy.sites.iter().map(|site| site.id.clone()).collect();
         let mut floats = HashMap::from([("R".to_string(), batch.r.clone())]);
