@@ -36,4 +36,6 @@ if [ -n "${FEDTT_BOARD_ORT:-}" ]; then
   library=$("$here/cross/onnxruntime.sh" aarch64)
   export ORT_DYLIB_PATH=$library
 fi
+# What the program starts of itself is emulated as well.
+export FEDTT_LAUNCHER=$here/cross/board.sh
 exec "$qemu" -L "$sysroot" "$@"

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
-use cli::{Output, doctor, enroll, eval, export, fetch, predict, run, serve_local, train, verify};
+use cli::{Output, doctor, enroll, eval, export, fetch, predict, run, serve_local, train, verify, workshop};
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage.";
 
@@ -42,6 +42,9 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Take part in the runs of a fleet, until stopped
     Run(run::RunArgs),
+    /// Train for a device: `run` starts it, for itself
+    #[command(hide = true)]
+    Workshop(workshop::WorkshopArgs),
 }
 
 fn main() -> ExitCode {
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Command::Doctor(args) => judged(Output::new("doctor", args.output.json), |output| doctor::run(args, output)),
         Command::Verify(args) => judged(Output::new("verify", args.output.json), |output| verify::run(args, output)),
         Command::Run(args) => with(Output::new("run", args.output.json), |_| run::run(args)),
+        Command::Workshop(_) => with(Output::new("workshop", false), |_| workshop::run()),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -73,13 +77,25 @@ fn main() -> ExitCode {
     }
 }
 
+/// Boards get a program that ends with its first panic (`cross/build.sh`): as a command that failed, not as a crash.
+fn end_with_panics(output: Output) {
+    if cfg!(panic = "abort") {
+        std::panic::set_hook(Box::new(move |panic| {
+            output.failure(&anyhow::anyhow!("{panic}"));
+            std::process::exit(1);
+        }));
+    }
+}
+
 /// A command that does its work or fails.
 fn with(output: Output, run: impl FnOnce(Output) -> anyhow::Result<()>) -> (Output, anyhow::Result<bool>) {
+    end_with_panics(output);
     (output, run(output).map(|()| true))
 }
 
 /// A command whose result may be that something is not well.
 fn judged(output: Output, run: impl FnOnce(Output) -> anyhow::Result<bool>) -> (Output, anyhow::Result<bool>) {
+    end_with_panics(output);
     (output, run(output))
 }
 

@@ -8,6 +8,7 @@ use fedtt_backbone::bundle::{Bundle, BundleError};
 use fedtt_backbone::import::{self, ImportError};
 use fedtt_backbone::training::Pooling;
 use fedtt_zoo::Split;
+use serde::{Deserialize, Serialize};
 
 use crate::data::{Dataset, Example};
 use crate::tokenize::{TextEncoder, TokenizeError};
@@ -29,7 +30,7 @@ pub struct Source {
 }
 
 /// A backbone that is there, by its hash; nothing of it is held in memory before it is opened.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Available {
     /// Where it is, for messages.
     pub name: String,
@@ -38,10 +39,12 @@ pub struct Available {
     place: Place,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 enum Place {
     Embedded,
     Folder(PathBuf),
+    /// Of this process alone.
+    #[serde(skip)]
     Opened(Arc<Source>),
 }
 

@@ -2,15 +2,16 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fedtt_edge::daemon::{self, Data, EdgeConfig, Settings, Told};
-use fedtt_edge::data::{Dataset, Labels};
+use fedtt_edge::data::{Columns, Dataset, Labels, ReadOptions};
 use fedtt_edge::local::adapter_header;
 use fedtt_edge::round::What;
 use fedtt_edge::source::{FieldSplit, Source, field_reports};
+use fedtt_edge::task::TaskKind;
 use fedtt_link::broker::{BrokerConfig, EmbeddedBroker};
 use fedtt_link::{BrokerUrl, Delivery, Inbox, Link, LinkConfig, Publication};
 use fedtt_runtime::{EngineChoice, EngineConfig};
@@ -23,6 +24,7 @@ use fedtt_wire::seal::unsealed;
 use fedtt_wire::tensor::EncodedTensor;
 use fedtt_wire::{DeviceName, Digest, FleetName, Layout, Message, Plan, PublicKey, RunId, SigningKey, Topic, Topics};
 use ndarray::ArrayD;
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -196,17 +198,36 @@ struct Device {
     log: Log,
 }
 
+/// A device that trains on a thread of its own.
 fn start(broker: &EmbeddedBroker, source: &Arc<Source>, state: &Path) -> Device {
+    let data = Data::Given(Arc::new(reports()));
+    launch(broker, state, |plain| Settings { sources: vec![source.clone().into()], data, ..plain })
+}
+
+/// A device that trains in a process of its own, on `data`.
+fn start_apart(broker: &EmbeddedBroker, state: &Path, data: &Path) -> Device {
+    let paths = vec![data.to_path_buf()];
+    let options = ReadOptions {
+        format: None,
+        encoding: None,
+        header: None,
+        columns: Columns::default(),
+        labelled: true,
+        task: TaskKind::Classify,
+    };
+    let program = PathBuf::from(env!("CARGO_BIN_EXE_fedtt-edge"));
+    launch(broker, state, |plain| Settings { data: Data::Files { paths, options }, workshop: Some(program), ..plain })
+}
+
+fn launch(broker: &EmbeddedBroker, state: &Path, more: impl FnOnce(Settings) -> Settings) -> Device {
     let overrides = ["name=site-1", "fleet=test"].map(String::from);
     let plain = EdgeConfig::read(None, &overrides).unwrap().settings().unwrap();
-    let settings = Settings {
+    let settings = more(Settings {
         broker: BrokerUrl::tcp(broker.address()),
         state: state.to_path_buf(),
-        sources: vec![source.clone().into()],
-        data: Data::Given(Arc::new(reports())),
         engine: EngineConfig { choice: EngineChoice::Tract, threads: 1, ..EngineConfig::default() },
         ..plain
-    };
+    });
     let (stop, stopped) = oneshot::channel::<()>();
     let log = Log::default();
     let noted = log.clone();
@@ -282,6 +303,72 @@ async fn a_device_takes_part_is_restarted_and_says_nothing_of_its_data() {
     assert_eq!((gone.examples, gone.bundles.as_slice()), (20, std::slice::from_ref(&source.hash)));
 
     nothing_of_the_data(&host.heard, &[update, next]);
+    host.link.shutdown().await;
+    broker.shutdown().await.unwrap();
+}
+
+/// The process of `device` that trains, once there is one.
+async fn process_that_trains() -> Pid {
+    let of_us = format!("PPid:\t{}", std::process::id());
+    let trains = |folder: &Path| {
+        let status = std::fs::read_to_string(folder.join("status")).ok()?;
+        let command = std::fs::read_to_string(folder.join("cmdline")).ok()?;
+        let is_it = status.contains(&of_us) && command.ends_with("\0workshop\0site-1\0");
+        is_it.then(|| Pid::from_raw(folder.file_name()?.to_str()?.parse().ok()?)).flatten()
+    };
+    let found = async {
+        loop {
+            let folders = std::fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
+            if let Some(pid) = folders.filter_map(|folder| trains(&folder)).next() {
+                break pid;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, found).await.expect("a process is started to train")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engine_that_is_killed_costs_a_round_and_training_apart_makes_the_same_update() {
+    let broker = EmbeddedBroker::start(BrokerConfig::default()).await.unwrap();
+    let source = Arc::new(Source::open(None).unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("reports.tsv");
+    let lines = reports().examples.into_iter().map(|e| format!("{}\t{}\n", e.text, e.label.unwrap()));
+    std::fs::write(&data, format!("text\tlabel\n{}", lines.collect::<String>())).unwrap();
+    let mut host = Host::start(&broker, &source).await;
+    host.begin(0, None).await;
+
+    let apart = start_apart(&broker, &folder.path().join("apart"), &data);
+    let training = async {
+        while trainings(&apart.log.lock().unwrap()).is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, training).await.expect("it trains");
+    let killed = process_that_trains().await;
+    kill_process(killed, Signal::KILL).unwrap();
+    let Message::Refusal(refusal) = host.hear().await else { panic!("an engine was killed and nothing is refused") };
+    assert!(refusal.reason.starts_with("the process that trains was killed; if for want of memory"), "{refusal:?}");
+
+    host.begin(1, None).await;
+    let (update, digest) = host.update(1).await;
+    assert_ne!(process_that_trains().await, killed);
+    host.answer(1, digest, Outcome::Accepted).await;
+    let log = apart.stop().await;
+    assert_eq!(trainings(&log), [0, 1]);
+
+    host.link.shutdown().await;
+    broker.shutdown().await.unwrap();
+
+    let broker = EmbeddedBroker::start(BrokerConfig::default()).await.unwrap();
+    let mut host = Host::start(&broker, &source).await;
+    host.begin(1, None).await;
+    let thread = start(&broker, &source, &folder.path().join("thread"));
+    let (same, _) = host.update(1).await;
+    thread.stop().await;
+    let Update { seconds, sent, received, .. } = same;
+    assert_eq!(Update { seconds, sent, received, ..update }, same);
     host.link.shutdown().await;
     broker.shutdown().await.unwrap();
 }

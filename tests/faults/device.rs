@@ -57,6 +57,7 @@ fn process() {
         board: None,
         limits: Default::default(),
         engine: Default::default(),
+        workshop: None,
         fetch: Default::default(),
     };
     let labour = Labour {

@@ -18,5 +18,6 @@ mod settings;
 mod table;
 pub(crate) mod train;
 pub(crate) mod verify;
+pub(crate) mod workshop;
 
 pub(crate) use output::Output;

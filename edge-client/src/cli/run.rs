@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use clap::Args;
-use fedtt_edge::daemon::{self, EdgeConfig, Told};
+use fedtt_edge::daemon::{self, EdgeConfig, Settings, Told};
 use fedtt_identity::inspect::date;
 use serde_json::{Value, json};
 
@@ -99,7 +99,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
                 () = &mut signals => return Ok(()),
             }
         }
-        let settings = config.settings()?;
+        let settings = Settings { workshop: Some(daemon::this_program()?), ..config.settings()? };
         let (name, broker, fleet) = (&settings.name, settings.broker.to_string(), &settings.fleet);
         let fields = json!({ "event": "started", "name": name, "broker": broker, "fleet": fleet });
         print(json, fields, &format!("{name} of fleet {fleet}, broker {broker}"));

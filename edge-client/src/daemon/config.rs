@@ -270,6 +270,7 @@ impl EdgeConfig {
             },
             fetch: self.fetch,
             board: Some(Board::default()),
+            workshop: None,
             limits: self.limits,
             engine: EngineConfig {
                 choice: self.engine.engine.parse().map_err(|e| field("engine.engine")(format!("{e}")))?,

@@ -12,6 +12,7 @@ mod guard;
 mod life;
 mod place;
 mod renewing;
+mod room;
 mod service;
 mod store;
 mod telling;
@@ -20,6 +21,7 @@ mod tests;
 mod trainer;
 mod trust;
 mod worker;
+mod workshop;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,6 +32,7 @@ use fedtt_runtime::{EngineConfig, SelectError};
 use fedtt_wire::message::Presence;
 use fedtt_wire::names::NameError;
 use fedtt_wire::{DeviceName, FleetName, Message, PublicKey, Topics, WireError};
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 
 use crate::board::Board;
@@ -44,6 +47,7 @@ pub use config::{ConfigError, DataFiles, EdgeConfig, EngineSettings, PolicySetti
 pub use place::{enroll_first, enrolling_name, read_seed, seed_file};
 pub use store::{StateDir, StoreError};
 pub use worker::Worker;
+pub use workshop::{this_program, workshop};
 
 use carry::Hands;
 use control::Control;
@@ -51,11 +55,13 @@ use fetching::Fetching;
 use guard::Guard;
 use life::Life;
 use renewing::Renewing;
+use room::Room;
 use service::Service;
 use telling::telling;
 use trainer::Trainer;
 use trust::{Opened, Trust};
 use worker::Training;
+use workshop::{Place, Workshop};
 
 /// Longest time without looking at the clock.
 const TICK: Duration = Duration::from_secs(30);
@@ -67,11 +73,12 @@ const MAX_PACKET: usize = 72 << 20;
 const LEVEL: i32 = 3;
 
 /// What a device trains on.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Data {
     /// The embedded field reports.
     Embedded,
-    /// Examples in memory.
+    /// Examples in memory, for work on a thread of this process.
+    #[serde(skip)]
     Given(Arc<Dataset>),
     /// Files, read for each plan anew.
     Files {
@@ -111,6 +118,8 @@ pub struct Settings {
     pub limits: Limits,
     /// What runs its graphs.
     pub engine: EngineConfig,
+    /// `fedtt-edge`, where local work has a process of its own; without, it has a thread of this one.
+    pub workshop: Option<PathBuf>,
     /// Where it gets bundles it lacks.
     pub fetch: FetchSettings,
 }
@@ -243,7 +252,11 @@ pub async fn run(
         examples: settings.data.count()?,
         ..Presence::default()
     };
-    let worker = Box::new(Training::new(&settings));
+    let place = Place::of(&settings);
+    let worker: Box<dyn Worker> = match &settings.workshop {
+        Some(program) => Box::new(Workshop::new(program.clone(), place)),
+        None => Box::new(Training::new(place)),
+    };
     let retry = LinkConfig::new(settings.broker.clone(), "").retry;
     work(settings, Labour { presence, worker, pace: Pace::default(), retry }, shutdown, tell).await
 }
@@ -292,7 +305,8 @@ pub async fn work(
     let fetching = Fetching::start(settings.fetch.clone(), ca, &settings.state, events_in.clone(), tell.clone())?;
     let control = Control::start(&settings, &own, &link).map_err(|e| tell(Told::NoControl(e.to_string()))).ok();
     let guard = settings.board.clone().map(|board| Guard::new(board, settings.limits.clone()));
-    let trainer = Trainer::start(worker, link.clone(), events_in, tell.clone(), guard, life.clone())?;
+    let room = Room::new(&settings);
+    let trainer = Trainer::start(worker, room, link.clone(), events_in, tell.clone(), guard, life.clone())?;
     let stopping = stopping(shutdown);
     let mut hands = Hands { link, store, trust, renewing, control, trainer, fetching, stopping, tell, service, life };
     hands.carry_out(effects).await?;

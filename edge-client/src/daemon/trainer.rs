@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 
 use super::guard::{Guard, Hold};
 use super::life::Life;
+use super::room::Room;
 use super::telling::Tell;
 use super::worker::Worker;
 use super::{DaemonError, Told};
@@ -23,7 +24,7 @@ use crate::board::Meter;
 use crate::local::{LocalError, LocalResult};
 use crate::round::{Adoption, Event, Job};
 
-/// Added to the niceness of the training thread, and of those its engine starts.
+/// Added to the niceness of the training thread, and of the threads and the process it starts.
 const NICENESS: i32 = 10;
 
 /// For so long nothing else is to be done before a global state is checked.
@@ -92,6 +93,7 @@ impl Stopped {
 impl Trainer {
     pub(super) fn start(
         worker: Box<dyn Worker>,
+        room: Room,
         link: Link,
         events: UnboundedSender<Event>,
         tell: Tell,
@@ -100,7 +102,7 @@ impl Trainer {
     ) -> Result<Self, DaemonError> {
         let (orders, received) = mpsc::channel();
         let stops = Arc::new(Stops::default());
-        let bench = Bench { worker, stops: stops.clone(), events, link, guard, life };
+        let bench = Bench { worker, room, stops: stops.clone(), events, link, guard, life };
         let (running, ended) = oneshot::channel::<()>();
         let work = move || {
             let _running = running;
@@ -157,6 +159,7 @@ fn yield_to_others() -> Result<(), String> {
 /// What the training thread works with.
 struct Bench {
     worker: Box<dyn Worker>,
+    room: Room,
     stops: Arc<Stops>,
     events: UnboundedSender<Event>,
     link: Link,
@@ -205,6 +208,9 @@ impl Bench {
                 }
                 Order::Prepare(plan) => {
                     let outcome = self.guarded(|bench| bench.worker.prepare(&plan));
+                    if outcome.is_ok() {
+                        self.room.prepared(&plan);
+                    }
                     Event::Prepared { run: plan.run.clone(), outcome }
                 }
                 Order::Train(job) => {
@@ -221,6 +227,7 @@ impl Bench {
                         return;
                     }
                     self.worker.forget(Some(&run));
+                    self.room.forget(&run);
                     continue;
                 }
             };

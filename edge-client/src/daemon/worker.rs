@@ -8,8 +8,9 @@ use fedtt_wire::message::RunPlan;
 use fedtt_wire::plan::Task;
 use fedtt_wire::{DeviceName, RunId};
 
+use super::Data;
 use super::adopting::{Adopted, adopt};
-use super::{Data, Settings};
+use super::workshop::Place;
 use crate::adapters::Adapters;
 use crate::data::{Dataset, ReadOptions};
 use crate::fetch::Shelf;
@@ -71,12 +72,9 @@ pub(super) struct Training {
     options: SessionOptions,
     loaded: VecDeque<Loaded>,
     shelf: Shelf,
-    keep_bytes: u64,
     adapters: Adapters,
     /// What each run's work takes, with the bundle that was foreseen from.
     needs: BTreeMap<RunId, (String, u64)>,
-    /// The bundle of each run that was prepared.
-    in_use: BTreeMap<RunId, String>,
 }
 
 /// A run's model and examples.
@@ -88,20 +86,19 @@ struct Loaded {
 }
 
 impl Training {
-    pub(super) fn new(settings: &Settings) -> Self {
+    pub(super) fn new(place: Place) -> Self {
+        let Place { device, sources, data, engine: config, state } = place;
         Training {
-            device: settings.name.clone(),
-            sources: settings.sources.clone(),
-            data: settings.data.clone(),
-            config: settings.engine.clone(),
+            device,
+            sources,
+            data,
             engine: None,
-            options: SessionOptions { threads: settings.engine.threads, ..SessionOptions::default() },
+            options: SessionOptions { threads: config.threads, ..SessionOptions::default() },
+            config,
             loaded: VecDeque::new(),
-            shelf: Shelf::of(&settings.state),
-            keep_bytes: settings.fetch.keep_bytes,
-            adapters: Adapters::of(&settings.state),
+            shelf: Shelf::of(&state),
+            adapters: Adapters::of(&state),
             needs: BTreeMap::new(),
-            in_use: BTreeMap::new(),
         }
     }
 
@@ -169,10 +166,6 @@ impl Worker for Training {
     }
 
     fn prepare(&mut self, plan: &Arc<RunPlan>) -> Result<Prepared, LocalError> {
-        self.load(plan)?;
-        self.in_use.insert(plan.run.clone(), plan.plan.model.bundle.clone());
-        // Only now: an old bundle is kept until the new one has loaded. That there is no room is the next fetch's trouble.
-        let _ = self.shelf.make_room(self.keep_bytes, &self.in_use.values().cloned().collect());
         let loaded = self.load(plan)?;
         let held_out = loaded.data.held_out.as_ref().map_or(0, |set| set.rows.len());
         Ok(Prepared {
@@ -213,7 +206,6 @@ impl Worker for Training {
     }
 
     fn forget(&mut self, run: Option<&RunId>) {
-        self.in_use.retain(|of, _| run.is_none_or(|run| of != run));
         self.loaded.retain(|loaded| run.is_some_and(|run| loaded.plan.run != *run));
         self.needs.retain(|of, _| run.is_some_and(|run| of != run));
     }

@@ -52,7 +52,7 @@ pub struct Columns {
 }
 
 /// How a file is to be read.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ReadOptions {
     /// File format; told from the name and the content when absent.
     pub format: Option<Format>,

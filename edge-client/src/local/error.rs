@@ -70,6 +70,9 @@ pub enum LocalError {
     /// The board does not allow it.
     #[error("given up: {0}")]
     Board(String),
+    /// The process that does the work says so, or is gone.
+    #[error("{0}")]
+    Workshop(String),
     /// Whoever asked for the work no longer wants it.
     #[error("stopped")]
     Stopped,

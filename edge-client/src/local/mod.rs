@@ -11,6 +11,7 @@ mod mix;
 mod model;
 mod order;
 mod plan;
+mod stored;
 #[cfg(test)]
 mod tests;
 mod train;
@@ -21,4 +22,5 @@ pub use error::LocalError;
 pub use memory::LocalMemory;
 pub use model::PlanModel;
 pub use plan::{adapter_header, rate};
+pub(crate) use stored::{Stored, StoredMemory};
 pub use train::{LocalResult, RoundWork, Stepped};

@@ -2,18 +2,14 @@
 
 use std::sync::Arc;
 
-use fedtt_tt::OptimiserState;
 use fedtt_wire::message::Goal;
-use fedtt_wire::plan::Encoding;
-use fedtt_wire::tensor::EncodedTensor;
-use fedtt_wire::tensor::packed::Packed;
 use fedtt_wire::{Digest, WireError, frame};
 use ndarray::ArrayD;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use crate::local::LocalMemory;
+use crate::local::{LocalMemory, Stored, StoredMemory};
 
 /// Kinds of frame, beyond those of messages.
 const STATE: u8 = 101;
@@ -93,37 +89,6 @@ struct StoredDone {
     verdict: Settled,
 }
 
-#[derive(Serialize, Deserialize)]
-struct StoredMemory {
-    residual: Option<Stored>,
-    moments: Option<StoredMoments>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct StoredMoments {
-    step: u64,
-    updates: Vec<u64>,
-    first: Stored,
-    second: Stored,
-}
-
-/// Tensors with their shapes, to the bit.
-#[derive(Serialize, Deserialize)]
-struct Stored(Vec<Vec<usize>>, Packed);
-
-fn store(values: &[ArrayD<f32>]) -> Stored {
-    let encode = |v: &ArrayD<f32>| EncodedTensor::encode(v.view(), Encoding::F32, Some(false));
-    let shapes = values.iter().map(|v| v.shape().to_vec()).collect();
-    Stored(shapes, Packed(values.iter().map(encode).collect()))
-}
-
-fn load(Stored(shapes, Packed(tensors)): &Stored) -> Result<Vec<ArrayD<f32>>, WireError> {
-    if shapes.len() != tensors.len() {
-        return Err(WireError::Count { expected: shapes.len(), found: tensors.len() });
-    }
-    shapes.iter().zip(tensors).map(|(shape, tensor)| tensor.decode("stored", shape)).collect()
-}
-
 fn read<T: DeserializeOwned>(kind: u8, what: &'static str, bytes: &[u8]) -> Result<T, WireError> {
     let (found, body) = frame::open(bytes, bytes.len())?;
     if found != kind {
@@ -138,39 +103,16 @@ impl State {
     }
 
     pub(super) fn encode(&self) -> Result<Vec<u8>, WireError> {
-        frame::encode(STATE, &StoredState { digest: self.digest, values: store(&self.values) }, 0)
+        frame::encode(STATE, &StoredState { digest: self.digest, values: Stored::of(&self.values) }, 0)
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let stored: StoredState = read(STATE, "state", bytes)?;
-        let state = State::new(load(&stored.values)?);
+        let state = State::new(stored.values.load()?);
         if state.digest != stored.digest {
             return Err(WireError::Checksum("state"));
         }
         Ok(state)
-    }
-}
-
-impl StoredMemory {
-    fn of(memory: &LocalMemory) -> Self {
-        let moments = |m: &OptimiserState| StoredMoments {
-            step: m.step,
-            updates: m.updates.clone(),
-            first: store(&m.first),
-            second: store(&m.second),
-        };
-        StoredMemory { residual: memory.residual.as_deref().map(store), moments: memory.moments.as_ref().map(moments) }
-    }
-
-    fn load(&self) -> Result<LocalMemory, WireError> {
-        let moments = |m: &StoredMoments| {
-            let (first, second) = (load(&m.first)?, load(&m.second)?);
-            Ok(OptimiserState { step: m.step, updates: m.updates.clone(), first, second })
-        };
-        Ok(LocalMemory {
-            residual: self.residual.as_ref().map(load).transpose()?,
-            moments: self.moments.as_ref().map(moments).transpose()?,
-        })
     }
 }
 

@@ -197,6 +197,7 @@ fn device_settings(demo: &Demo, i: usize, data: &Dataset, broker: &str) -> Resul
         board: None,
         limits: Default::default(),
         engine: demo.engine.clone(),
+        workshop: None,
         fetch: Default::default(),
     })
 }

@@ -4,12 +4,14 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::engine::{CPU_MICRO_BATCH, Engine, Thrift};
 use crate::ort_engine::{LibraryError, OrtEngine, OrtOptions};
 use crate::tract_engine::TractEngine;
 
 /// The engine asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EngineChoice {
     /// ONNX Runtime where its library is found, tract elsewhere.
     #[default]
@@ -21,7 +23,7 @@ pub enum EngineChoice {
 }
 
 /// Where ONNX Runtime runs a model.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Provider {
     /// On the CPU.
     #[default]
@@ -33,7 +35,7 @@ pub enum Provider {
 }
 
 /// The engine's settings.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct EngineConfig {
     /// The engine asked for.
     pub choice: EngineChoice,

@@ -15,8 +15,10 @@ use crate::board::Limits;
 use crate::board::tests::Fake;
 use crate::daemon::guard::{Guard, GuardPace};
 use crate::daemon::life::Life;
+use crate::daemon::room::Room;
 use crate::daemon::trainer::{Order, Trainer};
 use crate::daemon::worker::Training;
+use crate::daemon::workshop::Place;
 use crate::daemon::{Data, EdgeConfig, Settings};
 use crate::data::Labels;
 use crate::local::LocalResult;
@@ -64,9 +66,9 @@ async fn bench(guard: Option<Guard>) -> Bench {
     let away = BrokerUrl::tcp("127.0.0.1:1".parse().unwrap());
     let (link, _) = Link::connect(LinkConfig::new(away, "d1")).await.unwrap();
     let (events_in, mut events) = unbounded_channel();
-    let worker = Box::new(Training::new(&settings));
+    let worker = Box::new(Training::new(Place::of(&settings)));
     let tell = Arc::new(|_| {});
-    let trainer = Trainer::start(worker, link, events_in, tell, guard, Life::new()).unwrap();
+    let trainer = Trainer::start(worker, Room::new(&settings), link, events_in, tell, guard, Life::new()).unwrap();
     trainer.order(Order::Prepare(plan.clone())).unwrap();
     let Event::Prepared { outcome: Ok(Prepared { initial, .. }), .. } = next(&mut events).await else { panic!() };
     let job = Job {
