@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::Args;
 use fedtt_backbone::training::Pooling;
 use fedtt_edge::task::TaskKind;
-use fedtt_edge::train::{Decay, TrainSettings, usual_rate};
+use fedtt_edge::train::{Decay, TrainSettings};
 use fedtt_tt::AdapterConfig;
 use fedtt_tt::config::{HeadKind, Init, Method, Rank, Sites};
 use fedtt_tt::form::Activation;
@@ -118,7 +118,7 @@ impl ScheduleArgs {
             Method::Tt if examples < FEW_EXAMPLES => 2e-3,
             // Muon's steps are all of one length: the noise that a round's mean takes out of them stays in.
             Method::TtCore => 1e-3,
-            method => usual_rate(method),
+            _ => adapter.usual_rate(),
         };
         let batch = self.batch.map_or_else(|| usual_batch(examples), |batch| batch as usize);
         let steps = examples.div_ceil(batch).div_ceil(self.accumulate as usize).max(1);

@@ -9,7 +9,7 @@ use crate::data::{Columns, Labels};
 use crate::evaluate::TargetScale;
 use crate::source::Source;
 use crate::task::TaskKind;
-use crate::train::{TrainSettings, usual_rate};
+use crate::train::TrainSettings;
 
 /// The header of an adapter trained by `plan` in the backbone of `source`: what it is for and what shape it has.
 ///
@@ -51,7 +51,7 @@ pub fn adapter_header(plan: &Plan, source: &Source) -> Result<AdapterHeader, Loc
 
 /// The full learning rate of the plan's adapters: as it says, or by their method.
 pub fn rate(plan: &Plan) -> f32 {
-    plan.local.rate.unwrap_or_else(|| usual_rate(plan.adapter.method))
+    plan.local.rate.unwrap_or_else(|| plan.adapter.usual_rate())
 }
 
 pub(super) fn scale(plan: &Plan) -> Option<TargetScale> {

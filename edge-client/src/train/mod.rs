@@ -21,7 +21,7 @@ use crate::model::{AdaptedModel, Gradients, ModelError, add};
 
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use progress::{Observer, Plan, StepEvent};
-pub use settings::{Decay, TrainSettings, usual_rate};
+pub use settings::{Decay, TrainSettings};
 
 /// Where a run's state is kept, so that it can be continued.
 #[derive(Clone, Debug)]

@@ -1,21 +1,10 @@
 //! How a run goes.
 
 use fedtt_tt::AdapterConfig;
-use fedtt_tt::config::Method;
 use fedtt_tt::optim::{OptimiserConfig, Rule, Schedule};
 use serde::{Deserialize, Serialize};
 
 pub use fedtt_tt::optim::Decay;
-
-/// The full learning rate of a method's adapters where none is given.
-pub fn usual_rate(method: Method) -> f32 {
-    match method {
-        Method::Tt => 5e-3,
-        Method::Lora | Method::FfaLora => 2e-3,
-        Method::TtLora | Method::TtCore => 1e-2,
-        Method::Dense => 1e-3,
-    }
-}
 
 /// Everything that decides the outcome of a run, apart from backbone, data and engine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -39,7 +39,7 @@ impl Coordinator {
     /// When the plan is refused or the store fails.
     pub fn start(
         &mut self,
-        plan: Plan,
+        mut plan: Plan,
         blueprint: Blueprint,
         token: Option<&str>,
         now: u64,
@@ -52,6 +52,8 @@ impl Coordinator {
             let id = RunId::new(run).map_err(|e| RequestError::NoRun(e.to_string()))?;
             return Ok((id, false));
         }
+        // Said, since devices of other versions may have another rate in mind.
+        plan.local.rate.get_or_insert(plan.adapter.usual_rate());
         let id = self.fresh_id(&plan);
         let mut run = Run::start(id.clone(), plan, blueprint, now, &changes)?;
         run.count_from(self.counters());

@@ -253,6 +253,19 @@ fn the_same_token_starts_a_run_once() {
 }
 
 #[test]
+fn a_plan_goes_out_with_its_rate() {
+    let mut asked = plan(1);
+    let said = |fleet: &Fleet| {
+        let bytes = &fleet.retained[&format!("{:?}", Topic::Plan(fleet.run.clone()))];
+        let Message::Plan(said) = Message::decode(bytes, 1 << 20).unwrap() else { panic!("no plan") };
+        said.plan.local.rate
+    };
+    assert_eq!(said(&Fleet::new(asked.clone(), 1)), Some(5e-3), "a tensor train's usual rate");
+    asked.local.rate = Some(0.25);
+    assert_eq!(said(&Fleet::new(asked, 1)), Some(0.25));
+}
+
+#[test]
 fn lost_chunks_are_asked_for() {
     let mut fleet = Fleet::new(plan(1), 1);
     let update = fleet.update(0, 1.0, 1);

@@ -202,6 +202,16 @@ impl AdapterConfig {
         if self.method == Method::TtCore { Rule::Muon } else { Rule::AdamW }
     }
 
+    /// The adapters' full learning rate in federated rounds where nothing else is asked for.
+    pub fn usual_rate(&self) -> f32 {
+        match self.method {
+            Method::Tt => 5e-3,
+            Method::Lora | Method::FfaLora => 2e-3,
+            Method::TtLora | Method::TtCore => 1e-2,
+            Method::Dense => 1e-3,
+        }
+    }
+
     /// Checks every setting that can be judged without a backbone; errors name the field.
     pub fn validate(&self) -> Result<()> {
         if !(1..=LARGEST_BOTTLENECK).contains(&self.bottleneck) {
