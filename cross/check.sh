@@ -15,7 +15,7 @@ at_most() { # WHAT BYTES LIMIT
 
 say "build for boards"
 cross/build.sh arm64
-at_most "fedtt-edge for arm64" "$(stat -c %s target/$target/board/fedtt-edge)" 22000000
+at_most "fedtt-edge for arm64" "$(stat -c %s target/$target/board/fedtt-edge)" 17000000
 
 say "packages"
 cross/package.sh arm64
