@@ -257,7 +257,7 @@ fn a_plan_goes_out_with_its_rate() {
     let mut asked = plan(1);
     let said = |fleet: &Fleet| {
         let bytes = &fleet.retained[&format!("{:?}", Topic::Plan(fleet.run.clone()))];
-        let Message::Plan(said) = Message::decode(bytes, 1 << 20).unwrap() else { panic!("no plan") };
+        let Message::RunPlan(said) = Message::decode(bytes, 1 << 20).unwrap() else { panic!("no plan") };
         said.plan.local.rate
     };
     assert_eq!(said(&Fleet::new(asked.clone(), 1)), Some(5e-3), "a tensor train's usual rate");

@@ -34,6 +34,9 @@ pub enum Provider {
     TensorRt,
 }
 
+/// More threads than any board has cores; engines that cannot start as many as they are told end the program.
+const MOST_THREADS: usize = 512;
+
 /// The engine's settings.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct EngineConfig {
@@ -52,6 +55,13 @@ pub struct EngineConfig {
 }
 
 impl EngineConfig {
+    fn check(&self) -> Result<(), SelectError> {
+        match self.threads {
+            0..=MOST_THREADS => Ok(()),
+            threads => Err(SelectError::Threads { threads }),
+        }
+    }
+
     /// What training steps do to save memory.
     pub fn thrift(&self) -> Thrift {
         let micro_batch = match (self.micro_batch, self.provider) {
@@ -84,14 +94,21 @@ pub enum SelectError {
         /// The provider asked for.
         provider: Provider,
     },
+    /// More threads are asked for than anything needs.
+    #[error("{threads} threads are more than the {MOST_THREADS} an engine may have; 0 lets it choose")]
+    Threads {
+        /// So many.
+        threads: usize,
+    },
 }
 
 /// The engine `config` asks for.
 ///
 /// # Errors
 /// When ONNX Runtime is asked for, by name or through a provider, and its library is missing, broken or built without
-/// the provider; when a library is named and broken.
+/// the provider; when a library is named and broken; when the threads are too many.
 pub fn select(config: &EngineConfig) -> Result<Box<dyn Engine>, SelectError> {
+    config.check()?;
     let on_gpu = config.provider != Provider::Cpu;
     let tract = || Box::new(TractEngine::new(config.threads).with_thrift(config.thrift())) as Box<dyn Engine>;
     if config.choice == EngineChoice::Tract {
@@ -115,8 +132,10 @@ pub fn select(config: &EngineConfig) -> Result<Box<dyn Engine>, SelectError> {
 /// The name of the engine that [`select()`] would return, told from files alone: no library is loaded.
 ///
 /// # Errors
-/// When ONNX Runtime is asked for, by name or through a provider, and no library is found; when the one named is not there.
+/// When ONNX Runtime is asked for, by name or through a provider, and no library is found; when the one named is not there;
+/// when the threads are too many.
 pub fn expected(config: &EngineConfig) -> Result<String, SelectError> {
+    config.check()?;
     let on_gpu = config.provider != Provider::Cpu;
     if config.choice == EngineChoice::Tract {
         let refuse = SelectError::TractOnGpu { provider: config.provider };
@@ -196,6 +215,15 @@ mod tests {
         assert_eq!("tensorrt".parse(), Ok(Provider::TensorRt));
         let error = "onnx".parse::<EngineChoice>().unwrap_err();
         assert_eq!(error.to_string(), "`onnx` is not one of auto, ort, tract");
+    }
+
+    #[test]
+    fn more_threads_than_anything_needs_are_refused() {
+        let of = |threads| EngineConfig { choice: EngineChoice::Tract, threads, ..EngineConfig::default() };
+        assert!(select(&of(MOST_THREADS)).is_ok() && expected(&of(MOST_THREADS)).is_ok());
+        for refused in [select(&of(60_000)).map(drop), expected(&of(60_000)).map(drop)] {
+            assert!(refused.unwrap_err().to_string().starts_with("60000 threads are more than the 512"));
+        }
     }
 
     #[test]
