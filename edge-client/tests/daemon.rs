@@ -31,6 +31,9 @@ use tokio::task::JoinHandle;
 /// A real device trains two steps here, unoptimised and beside other tests.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// So many that work is killed before it is done.
+const STEPS: u32 = 12;
+
 fn run_id() -> RunId {
     RunId::new("r1").unwrap()
 }
@@ -63,11 +66,11 @@ struct Host {
 }
 
 impl Host {
-    async fn start(broker: &EmbeddedBroker, source: &Source) -> Self {
+    async fn start(broker: &EmbeddedBroker, source: &Source, steps: u32) -> Self {
         let labels = Labels::collect(&field_reports(FieldSplit::Train)).unwrap().names().to_vec();
         let plan = Plan {
             model: ModelPlan { bundle: source.hash.clone(), labels, max_length: 16, ..ModelPlan::default() },
-            local: LocalPlan { steps: 2, batch: 4, ..LocalPlan::default() },
+            local: LocalPlan { steps, batch: 4, ..LocalPlan::default() },
             wire: WirePlan { chunk: 4096, ..WirePlan::default() },
             ..Plan::default()
         };
@@ -265,7 +268,7 @@ async fn a_device_takes_part_is_restarted_and_says_nothing_of_its_data() {
     let broker = EmbeddedBroker::start(BrokerConfig::default()).await.unwrap();
     let source = Arc::new(Source::open(None).unwrap());
     let folder = tempfile::tempdir().unwrap();
-    let mut host = Host::start(&broker, &source).await;
+    let mut host = Host::start(&broker, &source, 2).await;
     host.begin(0, None).await;
 
     let first_life = start(&broker, &source, folder.path());
@@ -336,7 +339,7 @@ async fn an_engine_that_is_killed_costs_a_round_and_training_apart_makes_the_sam
     let data = folder.path().join("reports.tsv");
     let lines = reports().examples.into_iter().map(|e| format!("{}\t{}\n", e.text, e.label.unwrap()));
     std::fs::write(&data, format!("text\tlabel\n{}", lines.collect::<String>())).unwrap();
-    let mut host = Host::start(&broker, &source).await;
+    let mut host = Host::start(&broker, &source, STEPS).await;
     host.begin(0, None).await;
 
     let apart = start_apart(&broker, &folder.path().join("apart"), &data);
@@ -362,7 +365,7 @@ async fn an_engine_that_is_killed_costs_a_round_and_training_apart_makes_the_sam
     broker.shutdown().await.unwrap();
 
     let broker = EmbeddedBroker::start(BrokerConfig::default()).await.unwrap();
-    let mut host = Host::start(&broker, &source).await;
+    let mut host = Host::start(&broker, &source, STEPS).await;
     host.begin(1, None).await;
     let thread = start(&broker, &source, &folder.path().join("thread"));
     let (same, _) = host.update(1).await;

@@ -37,7 +37,7 @@ const LAUNCHER: &str = "FEDTT_LAUNCHER";
 /// A process that closed its end is given so long to end.
 const GOING: Duration = Duration::from_secs(5);
 
-/// This program, for a [`Workshop`]: the same file even once it has been replaced.
+/// This program, for [`Settings::workshop`](super::Settings::workshop): the same file even once it has been replaced.
 ///
 /// # Errors
 /// When the system does not tell.
