@@ -356,10 +356,19 @@ async fn an_engine_that_is_killed_costs_a_round_and_training_apart_makes_the_sam
 
     host.begin(1, None).await;
     let (update, digest) = host.update(1).await;
-    assert_ne!(process_that_trains().await, killed);
+    let resting = process_that_trains().await;
+    assert_ne!(resting, killed);
     host.answer(1, digest, Outcome::Accepted).await;
+
+    // One that is at rest costs nothing.
+    kill_process(resting, Signal::KILL).unwrap();
+    while std::fs::read(format!("/proc/{}/cmdline", resting.as_raw_pid())).is_ok_and(|line| !line.is_empty()) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    host.begin(2, None).await;
+    host.update(2).await;
     let log = apart.stop().await;
-    assert_eq!(trainings(&log), [0, 1]);
+    assert_eq!(trainings(&log), [0, 1, 2]);
 
     host.link.shutdown().await;
     broker.shutdown().await.unwrap();

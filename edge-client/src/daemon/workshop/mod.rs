@@ -91,7 +91,8 @@ impl Workshop {
 
     /// Does something with the process, which is started if need be and closed if that fails.
     fn with<T>(&mut self, work: impl FnOnce(&mut Open) -> io::Result<T>) -> Result<T, LocalError> {
-        let mut open = match self.open.take() {
+        // One that has ended since it was last needed costs nothing.
+        let mut open = match self.open.take().and_then(Open::alive) {
             Some(open) => open,
             None => self
                 .start()
@@ -108,6 +109,10 @@ impl Workshop {
 }
 
 impl Open {
+    fn alive(mut self) -> Option<Self> {
+        matches!(self.process.try_wait(), Ok(None)).then_some(self)
+    }
+
     fn say(&mut self, asked: &Asked) -> io::Result<()> {
         write(&self.line, asked)
     }
