@@ -248,19 +248,13 @@ impl Bench {
 
     /// Checks a global state; whether there is anybody to tell.
     fn adopt(&mut self, adoption: &Adoption) -> bool {
-        let outcome = match catch_unwind(AssertUnwindSafe(|| self.worker.adopt(adoption))) {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                self.worker.forget(None);
-                Err("the engine failed in a way it should not; the device's log has more".into())
-            }
-        };
+        let outcome = self.guarded(|bench| bench.worker.adopt(adoption));
         let event = Event::Adopted { run: adoption.plan.run.clone(), round: adoption.round, outcome };
         self.events.send(event).is_ok()
     }
 
-    /// A fault of an engine costs a round, not the device.
-    fn guarded<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, LocalError>) -> Result<T, String> {
+    /// A fault of an engine costs what it was doing, not the device.
+    fn guarded<T, E: ToString>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<T, String> {
         match catch_unwind(AssertUnwindSafe(|| work(self))) {
             Ok(outcome) => outcome.map_err(|e| e.to_string()),
             Err(_) => {

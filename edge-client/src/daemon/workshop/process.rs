@@ -1,6 +1,5 @@
 //! The process that trains.
 
-use std::cell::RefCell;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -50,21 +49,10 @@ fn answer(device: &UnixStream, asked: Asked, training: &mut Training) -> io::Res
         }
         Asked::Train(job) => {
             let job = job.load().map_err(io::Error::other)?;
-            let broken = RefCell::new(None);
-            let or_broken = |result: io::Result<bool>| {
-                result.unwrap_or_else(|error| {
-                    *broken.borrow_mut() = Some(error);
-                    true
-                })
-            };
-            let stop = || or_broken(may_step(device).map(|go| !go));
-            let mut progress = |stepped| {
-                or_broken(write(device, &Answer::from(stepped)).map(|()| false));
-            };
+            // Where the line is broken work stops, and what is said of it below fails.
+            let stop = || may_step(device).map_or(true, |go| !go);
+            let mut progress = |stepped| drop(write(device, &Answer::from(stepped)));
             let trained = training.train(&job, &stop, &mut progress);
-            if let Some(error) = broken.take() {
-                return Err(error);
-            }
             Answer::Trained(trained.map(|result| Box::new(StoredResult::of(result))).map_err(|e| e.to_string()))
         }
         Asked::Adopt(adoption) => Answer::Adopted(training.adopt(&adoption.load().map_err(io::Error::other)?)),
