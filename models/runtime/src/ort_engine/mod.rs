@@ -212,7 +212,8 @@ impl OrtEngine {
         optimisation: Optimisation,
     ) -> ort::Result<(ort::session::Session, Placement)> {
         let log = Arc::new(Mutex::new(Placement::default()));
-        let session = self.builder(model, options, optimisation, &log)?.commit_from_memory(&model.bytes)?;
+        let session = rows::INTRODUCTION
+            .load(|| self.builder(model, options, optimisation, &log)?.commit_from_memory(&model.bytes))?;
         let placement = log.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Ok((session, placement))
     }
