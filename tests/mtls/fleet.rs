@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use fedtt_identity::authority::CLIENT_ID;
 use fedtt_link::testing::Mosquitto;
 use fedtt_link::{Delivery, Inbox, Link, LinkConfig, Publication, Retry, TlsFiles};
 use fedtt_tests::{Process, Word, data, json};
@@ -141,8 +142,13 @@ pub(crate) struct Probe {
 }
 
 impl Probe {
-    /// Tries to connect.
+    /// Tries to connect, with a client id as the fleet's broker takes it.
     pub(crate) async fn new(url: &str, id: &str, tls: Option<TlsFiles>) -> Self {
+        Self::called(url, &format!("{CLIENT_ID}{id}"), tls).await
+    }
+
+    /// Tries to connect with this client id.
+    pub(crate) async fn called(url: &str, id: &str, tls: Option<TlsFiles>) -> Self {
         let retry = Retry { min: Duration::from_millis(50), max: Duration::from_millis(50) };
         let config = LinkConfig { tls, retry, ..LinkConfig::new(url.parse().unwrap(), id) };
         let (link, inbox) = Link::connect(config).await.unwrap();

@@ -206,17 +206,22 @@ async fn nobody_without_a_certificate(fleet: &Fleet) {
     let elsewhere = address.replace(&fleet.enroll.to_string(), &fleet.work.to_string());
     Probe::new(&elsewhere, "enroller", Some(bare.clone())).await.refusal().await;
     let mut host = Probe::listening(&url, "host", fleet.host_tls(), &["fedtt/north/#"]).await;
-    let answers = ["fedtt/north/enroll/+/answer", "#", "fedtt/north/run/#", "fedtt/north/enroll/r1/answer"];
+    let answers = ["fedtt/north/enroll/+/answer", "#", "fedtt/north/run/#", "fedtt/north/enroll/e-r1/answer"];
+    // Not even to push out who works, by its name.
+    for taken in ["fedtt-host", "d1"] {
+        let refused = Probe::called(address, taken, Some(bare.clone())).await.refusal().await;
+        assert!(refused.contains("not authorised"), "{refused}");
+    }
     let mut enroller = Probe::listening(address, "r1", bare, &answers).await;
-    for topic in ["up/d1", "up/enroll", "presence/d1", "presence/enroll", "run/r/plan", "host", "enroll/r2/ask"] {
+    for topic in ["up/d1", "up/enroll", "presence/d1", "presence/enroll", "run/r/plan", "host", "enroll/e-r2/ask"] {
         enroller.say(&format!("fedtt/north/{topic}"), "bad", true).await;
     }
-    enroller.say("fedtt/north/enroll/r1/ask", "asked", false).await;
-    assert_eq!(host.heard_until("asked").await, ["fedtt/north/enroll/r1/ask asked"]);
-    host.say("fedtt/north/enroll/r2/answer", "bad", false).await;
+    enroller.say("fedtt/north/enroll/e-r1/ask", "asked", false).await;
+    assert_eq!(host.heard_until("asked").await, ["fedtt/north/enroll/e-r1/ask asked"]);
+    host.say("fedtt/north/enroll/e-r2/answer", "bad", false).await;
     host.say("fedtt/north/run/r/plan", "bad", false).await;
-    host.say("fedtt/north/enroll/r1/answer", "answered", false).await;
-    assert_eq!(enroller.heard_until("answered").await, ["fedtt/north/enroll/r1/answer answered"]);
+    host.say("fedtt/north/enroll/e-r1/answer", "answered", false).await;
+    assert_eq!(enroller.heard_until("answered").await, ["fedtt/north/enroll/e-r1/answer answered"]);
     host.link.shutdown().await;
 }
 

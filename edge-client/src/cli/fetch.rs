@@ -106,7 +106,7 @@ impl FetchArgs {
 impl PlaceArgs {
     fn open(&self) -> anyhow::Result<(PathBuf, FetchSettings, Http)> {
         let config = EdgeConfig::read(self.config.as_deref(), &[])?;
-        let http = Http::new(config.tls.ca.as_deref(), config.fetch.rate);
+        let http = Http::new(config.fetch.ca.as_deref(), config.fetch.rate);
         Ok((self.state.clone().unwrap_or(config.state), config.fetch, http))
     }
 }

@@ -184,12 +184,13 @@ impl Default for EngineSettings {
 }
 
 /// Settings that are paths: in a file they are relative to its folder.
-const PATHS: [&[&str]; 8] = [
+const PATHS: [&[&str]; 9] = [
     &["state"],
     &["bundles"],
     &["data", "files"],
     &["enroll"],
     &["tls", "ca"],
+    &["fetch", "ca"],
     &["tls", "cert"],
     &["tls", "key"],
     &["engine", "library"],

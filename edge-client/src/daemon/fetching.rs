@@ -1,6 +1,6 @@
 //! Bundles come in on a thread of its own, one after the other.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Sender};
@@ -26,7 +26,6 @@ impl Fetching {
     /// Starts it. What was fetched is told as [`Event::Fetched`].
     pub(super) fn start(
         settings: FetchSettings,
-        authorities: Option<PathBuf>,
         state: &Path,
         events: UnboundedSender<Event>,
         tell: Arc<dyn Fn(Told) + Send + Sync>,
@@ -35,7 +34,7 @@ impl Fetching {
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, shelf) = (stop.clone(), Shelf::of(state));
         let work = move || {
-            let http = Http::new(authorities.as_deref(), settings.rate);
+            let http = Http::new(settings.ca.as_deref(), settings.rate);
             for hash in received {
                 let mut told = Instant::now();
                 let mut progress = |Step { have, bytes }: Step| {

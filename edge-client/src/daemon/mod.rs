@@ -27,6 +27,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use fedtt_identity::authority::CLIENT_ID;
 use fedtt_link::{BrokerUrl, Delivery, Inbox, Link, LinkConfig, LinkError, Retry, TlsFiles};
 use fedtt_runtime::{EngineConfig, SelectError};
 use fedtt_wire::message::Presence;
@@ -38,7 +39,7 @@ use tokio::sync::{mpsc, watch};
 use crate::board::Board;
 use crate::data::{DataError, Dataset, ReadOptions};
 use crate::fetch::{FetchSettings, Shelf};
-use crate::identity::{EnrollError, IdentityError};
+use crate::identity::{EnrollError, IdentityError, tls as enrolled_tls};
 use crate::round::{Event, Identity, LocalPolicy, Notice, Pace, Participant, receive};
 use crate::source::{Available, FieldSplit, SourceError, field_reports};
 
@@ -122,6 +123,17 @@ pub struct Settings {
     pub workshop: Option<PathBuf>,
     /// Where it gets bundles it lacks.
     pub fetch: FetchSettings,
+}
+
+impl Settings {
+    /// What the device calls itself to its broker as `name`: as the fleet's own wants it where it was enrolled, and plainly at others,
+    /// whose rights may go by it.
+    pub(crate) fn client_id(&self, name: &str) -> String {
+        match self.tls.as_ref() == Some(&enrolled_tls(&self.state.join("identity"))) {
+            true => format!("{CLIENT_ID}{name}"),
+            false => name.to_string(),
+        }
+    }
 }
 
 /// Why a device stopped, or did not start.
@@ -301,8 +313,7 @@ pub async fn work(
     }
     let renewing = Renewing::start(&own, settings.tls.as_ref(), &link, &tell).await?;
     let (events_in, events) = mpsc::unbounded_channel();
-    let ca = settings.tls.as_ref().and_then(|tls| tls.ca.clone());
-    let fetching = Fetching::start(settings.fetch.clone(), ca, &settings.state, events_in.clone(), tell.clone())?;
+    let fetching = Fetching::start(settings.fetch.clone(), &settings.state, events_in.clone(), tell.clone())?;
     let control = Control::start(&settings, &own, &link).map_err(|e| tell(Told::NoControl(e.to_string()))).ok();
     let guard = settings.board.clone().map(|board| Guard::new(board, settings.limits.clone()));
     let room = Room::new(&settings);
@@ -337,7 +348,7 @@ async fn connect(
         will: Some(will),
         max_packet: MAX_PACKET,
         retry,
-        ..LinkConfig::new(settings.broker.clone(), settings.name.as_str())
+        ..LinkConfig::new(settings.broker.clone(), settings.client_id(settings.name.as_str()))
     };
     Ok(Link::connect(config).await?)
 }

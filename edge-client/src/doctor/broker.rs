@@ -112,7 +112,7 @@ impl Asked {
         let identity = identity(settings)?;
         let config = LinkConfig {
             tls: settings.tls.clone(),
-            ..LinkConfig::new(settings.broker.clone(), format!("{}-doctor", settings.name))
+            ..LinkConfig::new(settings.broker.clone(), settings.client_id(&format!("{}-doctor", settings.name)))
         };
         let (link, mut inbox) = Link::connect(config).await.map_err(|e| cannot(&e))?;
         let topics = Topics::new(&settings.fleet);

@@ -1,6 +1,8 @@
 //! A bundle, part by part.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use fedtt_backbone::bundle::{Bundle, MANIFEST, MAX_JSON, Manifest};
@@ -51,7 +53,7 @@ pub fn bundle(
     let folder = shelf.part(hash);
     fs::create_dir_all(&folder).map_err(refused("create", &folder))?;
     let bytes = manifest.parts.values().fold(0u64, |sum, part| sum.saturating_add(part.bytes));
-    let mut have = fit(&manifest, bytes, &folder, hash, settings)?;
+    let mut have = fit(&manifest, bytes, shelf, settings, &free)?;
     for (name, part) in &manifest.parts {
         let url = url(name);
         let wanted = Wanted { url: &url, bytes: part.bytes, sha256: &part.sha256 };
@@ -81,14 +83,16 @@ fn understood(text: &[u8], hash: &str) -> Result<Manifest, String> {
     }
 }
 
-/// Whether there is room for it; returns what is here of it already.
-fn fit(
+/// Sees to it that there is room for it, in the place of bundles that nobody uses if need be; returns what is here of it already.
+pub(super) fn fit(
     manifest: &Manifest,
     bytes: u64,
-    folder: &Path,
-    hash: &str,
+    shelf: &Shelf,
     settings: &FetchSettings,
+    free: &dyn Fn(&Path) -> io::Result<u64>,
 ) -> Result<u64, FetchError> {
+    let hash = &manifest.hash;
+    let folder = shelf.part(hash);
     let refuse = |limit: String| FetchError::TooLarge { what: format!("bundle {hash}"), bytes, limit };
     if bytes > settings.max_bytes {
         return Err(refuse(format!("`fetch.max_bytes` allows {}", settings.max_bytes)));
@@ -96,11 +100,23 @@ fn fit(
     let here = |(name, part): (&String, &fedtt_backbone::bundle::Part)| {
         fs::metadata(folder.join(name)).map_or(0, |file| file.len().min(part.bytes))
     };
-    let have = manifest.parts.iter().map(here).sum();
-    let disk = rustix::fs::statvfs(folder).map_err(|e| refused("measure", folder)(e.into()))?;
-    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-    if free < bytes - have + MARGIN {
-        return Err(refuse(format!("the disk of {} has {free} left", folder.display())));
+    let have: u64 = manifest.parts.iter().map(here).sum();
+    let lacking = || {
+        let left = free(&folder).map_err(refused("measure", &folder))?;
+        Ok::<_, FetchError>((left, (bytes - have + MARGIN).saturating_sub(left)))
+    };
+    let (_, lack) = lacking()?;
+    if lack > 0 {
+        shelf.make_room(shelf.bytes().saturating_sub(lack), &BTreeSet::from([hash.clone()]))?;
     }
-    Ok(have)
+    match lacking()? {
+        (_, 0) => Ok(have),
+        (left, _) => Err(refuse(format!("the disk of {} has {left} left", folder.display()))),
+    }
+}
+
+/// Bytes that the disk of a folder has left.
+fn free(folder: &Path) -> io::Result<u64> {
+    let disk = rustix::fs::statvfs(folder)?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
 }

@@ -275,7 +275,7 @@ fn authorities(file: Option<&Path>) -> Result<RootCerts, FetchError> {
     };
     if certificates.is_empty() {
         let place = file.map_or_else(|| "the system".into(), |path| path.display().to_string());
-        return Err(refuse(format!("{place}: there are none; name a file at `tls.ca`")));
+        return Err(refuse(format!("{place}: there are none; name a file at `fetch.ca`")));
     }
     Ok(RootCerts::from(certificates))
 }

@@ -26,6 +26,8 @@ pub use shelf::{Held, Shelf};
 pub struct FetchSettings {
     /// The folder of bundles, each in a folder named by its hash; or an address with `{hash}` in it. None are fetched without.
     pub bundles: Option<String>,
+    /// Certificate authorities of an https server, PEM; without, those of the system.
+    pub ca: Option<PathBuf>,
     /// Larger bundles are not fetched, in bytes.
     pub max_bytes: u64,
     /// Bytes a second at most.
@@ -36,7 +38,7 @@ pub struct FetchSettings {
 
 impl Default for FetchSettings {
     fn default() -> Self {
-        FetchSettings { bundles: None, max_bytes: 4 << 30, rate: None, keep_bytes: 8 << 30 }
+        FetchSettings { bundles: None, ca: None, max_bytes: 4 << 30, rate: None, keep_bytes: 8 << 30 }
     }
 }
 

@@ -119,6 +119,11 @@ impl Shelf {
         entries.flatten().filter_map(item).collect()
     }
 
+    /// Bytes of all that is here.
+    pub(super) fn bytes(&self) -> u64 {
+        self.items().iter().map(|item| item.bytes).sum()
+    }
+
     /// Removes what was used longest ago until at most `keep` bytes are left, but nothing of `in_use`, and nothing another
     /// process holds. Returns what was removed.
     ///

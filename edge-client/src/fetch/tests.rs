@@ -429,6 +429,35 @@ fn old_bundles_make_room_but_not_those_in_use() {
 }
 
 #[test]
+fn a_full_disk_costs_bundles_that_nobody_uses() {
+    let device = Device { folder: tempfile::tempdir().unwrap(), settings: FetchSettings::default() };
+    let shelf = device.shelf();
+    let hash = |n: usize| format!("{n}").repeat(64);
+    for n in 1..4 {
+        std::fs::create_dir_all(shelf.place(&hash(n))).unwrap();
+        std::fs::write(shelf.place(&hash(n)).join("manifest.json"), vec![0; 1000]).unwrap();
+    }
+    let held = shelf.hold(&hash(1)).unwrap();
+    let disk = 16 * 1024 * 1024 + 3500;
+    let free = |_: &std::path::Path| Ok(disk - shelf.bytes());
+    let room = |bytes: u64| {
+        let sha256 = String::new();
+        let parts = [("weights.bin".to_string(), fedtt_backbone::bundle::Part { bytes, sha256 })].into();
+        let manifest = fedtt_backbone::bundle::Manifest { format: 1, hash: hash(9), parts };
+        super::bundle::fit(&manifest, bytes, &shelf, &device.settings, &free)
+    };
+    assert_eq!(room(400).unwrap(), 0);
+    assert_eq!(shelf.bytes(), 3000, "there was room");
+    assert_eq!(room(1200).unwrap(), 0);
+    assert_eq!(shelf.bytes(), 2000, "no more than needed");
+    assert!(room(2600).unwrap_err().to_string().contains("left"));
+    assert!(shelf.place(&hash(1)).exists() && shelf.bytes() == 1000, "what is in use stays");
+    drop(held);
+    room(3000).unwrap();
+    assert_eq!(shelf.bytes(), 0);
+}
+
+#[test]
 fn a_rate_is_kept_to() {
     let body = vec![5u8; 60_000];
     let own = body.clone();

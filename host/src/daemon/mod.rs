@@ -20,6 +20,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use fedtt_identity::authority::{CLIENT_ID, HOST};
 use fedtt_link::broker::EmbeddedBroker;
 use fedtt_link::{BrokerUrl, Link, LinkConfig, LinkError};
 use fedtt_wire::names::NameError;
@@ -238,7 +239,7 @@ async fn connect(
         max_packet: MAX_PACKET,
         incoming_bytes: WAITING,
         retry: config.retry(),
-        ..LinkConfig::new(url, format!("fedtt-host-{fleet}"))
+        ..LinkConfig::new(url, format!("{CLIENT_ID}{HOST}-{fleet}"))
     };
     let (link, inbox) = Link::connect(link).await?;
     for filter in Topics::new(fleet).host_filters() {

@@ -9,12 +9,14 @@
 //! - Of several lists in force the one made last counts; one that has expired lets nobody in, so they are made to last.
 //! - Without `use_username_as_clientid` any device can disconnect any other by taking its client id. Among those who enrol,
 //!   who share a user name, the client id is the request's random name: nobody else can guess what to listen to.
+//! - Client ids are one space for all listeners: who enrols could disconnect any by its name. `clientid_prefixes`, which holds for
+//!   all listeners too and for what a client says before a certificate's name takes its place, admits ids that no name begins as.
 //! - `%u` and `%c` cannot be used to climb out of a topic: mosquitto refuses names with `+`, `#` or `/` in patterns.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use fedtt_identity::authority::{ENROLL, HOST};
+use fedtt_identity::authority::{CLIENT_ID, ENROLL, HOST};
 use fedtt_identity::password::{mosquitto_line, random_password};
 use fedtt_identity::request::{private_key, request};
 use fedtt_identity::{Authority, CheckedRequest};
@@ -124,6 +126,9 @@ fn settings(options: &MosquittoOptions, fleet: &FleetName) -> String {
 # After a device is revoked or its certificate is renewed it has to read its files anew: SIGHUP, or `systemctl reload mosquitto`.
 
 per_listener_settings true
+
+# No name in a certificate begins so: who may only enrol cannot take the place of who works.
+clientid_prefixes {CLIENT_ID}
 
 # What the federation asks of a broker: what is retained and queued outlives a restart, a fleet's round fits the queues, and
 # no packet is larger than a plan's largest chunk (wire.chunk).

@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use fedtt_identity::CheckedRequest;
+use fedtt_identity::authority::CLIENT_ID;
 use fedtt_identity::request::{private_key, request};
 use fedtt_link::{Delivery, Link, LinkConfig, TlsFiles};
 use fedtt_wire::DeviceName;
@@ -154,7 +155,7 @@ impl Expulsion {
             key: write("pass.key", &self.key)?,
         };
         let broker = self.broker.parse().map_err(|e: fedtt_link::LinkError| e.to_string())?;
-        let config = LinkConfig { tls: Some(tls), ..LinkConfig::new(broker, device.as_str()) };
+        let config = LinkConfig { tls: Some(tls), ..LinkConfig::new(broker, format!("{CLIENT_ID}{device}")) };
         let (link, mut inbox) = Link::connect(config).await.map_err(|e| e.to_string())?;
         let stood = async {
             let mut last = "the broker does not answer".to_string();

@@ -19,6 +19,9 @@ use crate::request::CheckedRequest;
 pub const HOST: &str = "fedtt-host";
 /// How devices that are not enrolled yet call themselves to the broker.
 pub const ENROLL: &str = "enroll";
+/// What the MQTT client id of whoever talks to a fleet's own broker begins with. A broker that takes no other, and to which who has a
+/// certificate is the name in it, lets nobody who merely enrols push out a host or device: none of their names begins so.
+pub const CLIENT_ID: &str = "e-";
 /// How long an authority lasts, in seconds: ten years.
 pub const AUTHORITY_LIFE: u64 = 10 * 365 * 86_400;
 
@@ -192,7 +195,7 @@ impl fmt::Debug for Authority {
 /// # Errors
 /// When the fleet keeps the name for itself.
 pub fn check_name(device: &DeviceName) -> Result<(), IdentityError> {
-    match [HOST, ENROLL].contains(&device.as_str()) {
+    match [HOST, ENROLL].contains(&device.as_str()) || device.as_str().starts_with(CLIENT_ID) {
         true => Err(IdentityError::Reserved(device.to_string())),
         false => Ok(()),
     }

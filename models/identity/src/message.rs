@@ -15,6 +15,7 @@ use fedtt_wire::seal::{SEAL, unsealed};
 use fedtt_wire::{DeviceName, Digest, FleetName, PublicKey, RequestId, SigningKey, WireError, frame};
 use serde::{Deserialize, Serialize};
 
+use crate::authority::CLIENT_ID;
 use crate::error::IdentityError;
 use crate::token::{MAC, Token, TokenId, hex, random};
 
@@ -109,12 +110,12 @@ pub struct Claimed<'a, T> {
     bytes: &'a [u8],
 }
 
-/// A new name for a request: what nobody can guess, nobody else can listen to.
+/// A new name for a request, which is a client id as well: what nobody can guess, nobody else can listen to.
 ///
 /// # Errors
 /// When the system has no randomness to give.
 pub fn request_id() -> Result<RequestId, IdentityError> {
-    let name = hex(&random::<16>()?);
+    let name = format!("{CLIENT_ID}{}", hex(&random::<16>()?));
     RequestId::new(name).map_err(crate::error::make("a request's name"))
 }
 

@@ -62,7 +62,7 @@ fn nobody_gets_a_certificate_for_another_name_or_for_the_hosts() {
     let authority = authority();
     let other = checked("d1").named("d2").err().unwrap();
     assert_eq!(other, IdentityError::OtherName { found: "d1".into(), wanted: "d2".into() });
-    for reserved in [HOST, ENROLL] {
+    for reserved in [HOST, ENROLL, "e-d1"] {
         let refused = authority.device(&checked(reserved), &name(reserved), NOW).unwrap_err();
         assert_eq!(refused, IdentityError::Reserved(reserved.into()));
     }
