@@ -70,6 +70,11 @@ impl Gate {
         Gate { limits, hot: false, low: false, busy: false, load: None }
     }
 
+    /// The limits it decides by.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// Why the board should not train now, if anything. `need` is the memory in bytes that is yet to be taken.
     pub fn objection(&mut self, readings: &Readings, need: u64) -> Option<Objection> {
         let heat = self.heat(readings);

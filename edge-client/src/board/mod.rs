@@ -81,14 +81,14 @@ impl Board {
         }
     }
 
-    /// What [`Limits`] are about: all but names and power.
-    pub(crate) fn read_limited(&self) -> Readings {
+    /// What [`Limits`] are about: all but names and power, and load where it is limited.
+    pub(crate) fn read_limited(&self, limits: &Limits) -> Readings {
         Readings {
             memory: memory::read(&self.root),
             zones: thermal::read(&self.root),
             mode: power_mode::read(&self.root),
             supply: supply::read(&self.root),
-            load: load::read(&self.root),
+            load: limits.max_load.and_then(|_| load::read(&self.root)),
             ..Readings::default()
         }
     }

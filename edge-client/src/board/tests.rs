@@ -267,6 +267,23 @@ fn other_programs_are_told_from_ones_own() {
 }
 
 #[test]
+fn the_process_that_trains_is_ones_own() {
+    let fake = Fake::orin_nx();
+    let mut gate = Gate::new(Limits { max_load: Some(0.5), ..Limits::default() });
+    let mut at = |busy: u64, ended: u64, child: &str| {
+        fake.set("proc/stat", &format!("cpu  {busy} 0 0 9000 0 0 0 0\ncpu0 0\ncpu1 0\n"));
+        fake.set("proc/self/stat", &format!("7 (x) S 1 7 7 0 -1 4194304 1 0 0 0 5 0 {ended} 0\n"));
+        fake.set("proc/70/stat", child);
+        gate.objection(&fake.board().read(), 0)
+    };
+    let child = |parent: u64, ticks: u64| format!("70 (train er) R {parent} 70 7 0 -1 64 1 0 0 0 {ticks} 1 0 0\n");
+    assert_eq!(at(1000, 0, &child(7, 10)), None);
+    assert_eq!(at(1100, 0, &child(7, 105)), None, "a child trains");
+    assert_eq!(at(1200, 206, "gone"), None, "and has ended");
+    assert_eq!(at(1300, 206, &child(8, 0)), Some(Objection::Load { share: 1.0, most: 0.5 }), "another's");
+}
+
+#[test]
 fn energy_is_power_over_time() {
     assert_eq!(Rails::integrate(&[(0.0, Some(4.0)), (1.0, Some(6.0)), (3.0, Some(6.0))]), Some(17.0));
     assert_eq!(Rails::integrate(&[(0.0, Some(4.0)), (1.0, None), (2.0, Some(4.0))]), Some(8.0), "a reading is missing");

@@ -54,7 +54,11 @@ impl Guard {
 
     /// Why work that takes `need` more bytes may not begin now, if it may not.
     pub(super) fn objection(&mut self, need: u64) -> Option<Objection> {
-        self.limited.then(|| self.gate.objection(&self.board.read_limited(), need)).flatten()
+        if !self.limited {
+            return None;
+        }
+        let readings = self.board.read_limited(self.gate.limits());
+        self.gate.objection(&readings, need)
     }
 
     /// What measures the energy of work, if the board can tell it.
