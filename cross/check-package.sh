@@ -4,7 +4,7 @@ set -euo pipefail
 package=$(realpath "$1")
 name=$(dpkg-deb --field "$package" Package)
 case $name in
-  fedtt-edge) user=fedtt mode=700 settings=edge.toml kept='labels = ["kept"]' units=(fedtt-edge) ;;
+  fedtt-edge) user=fedtt mode=700 settings=edge.toml kept='labels = ["kept"]' units=(fedtt-edge fedtt-serve) ;;
   fedtt) user=fedtt-host mode=750 settings=host.toml kept='# kept' units=(fedtt fedtt-broker) ;;
   *) echo "cross/check-package.sh: $package is no package of fedtt's" >&2; exit 1 ;;
 esac

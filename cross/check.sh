@@ -28,6 +28,18 @@ cross/check-package.sh "$amd64"
 PACKAGE_PROGRAM=target/debug/fedtt cross/package.sh amd64 fedtt
 cross/check-package.sh "$(ls -t target/x86_64-unknown-linux-gnu/debian/fedtt_*_amd64.deb | head -1)"
 
+say "an overlay of a board's image"
+echo 'a seed' >"$work/seed.toml"
+cross/overlay.sh "$arm64" "$work/seed.toml" "$work/overlay"
+cmp "$arm64" "$work/overlay/var/cache/fedtt/fedtt-edge.deb"
+modes=$(cd "$work/overlay" && stat -c '%a %n' . etc var var/lib/fedtt var/lib/fedtt/enroll.toml)
+[ "$modes" = "$(printf '755 .\n755 etc\n755 var\n700 var/lib/fedtt\n600 var/lib/fedtt/enroll.toml')" ] || {
+  echo "cross/check.sh: an overlay has other modes: $modes" >&2
+  exit 1
+}
+unit=$work/overlay/etc/systemd/system/fedtt-first-boot.service
+if command -v systemd-analyze >/dev/null; then systemd-analyze verify "$unit"; fi
+
 say "the arm64 package, unpacked and run on an emulated board"
 dpkg-deb -x "$arm64" "$work/board"
 on_board() { cross/board.sh "$work/board/usr/bin/fedtt-edge" "$@"; }

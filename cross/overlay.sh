@@ -11,7 +11,9 @@ for file in "$package" "$seed" ${settings:+"$settings"}; do
 done
 dpkg-deb --field "$package" Package | grep -qx fedtt-edge || { echo "cross/overlay.sh: $package is no package of fedtt-edge" >&2; exit 1; }
 
-install -d -m 0755 "$root/var/cache/fedtt" "$root/etc/systemd/system/multi-user.target.wants"
+# The image's own folders get the modes of these.
+umask 022
+install -d -m 0755 "$root" "$root/var/cache/fedtt" "$root/etc/systemd/system/multi-user.target.wants"
 install -m 0644 "$package" "$root/var/cache/fedtt/fedtt-edge.deb"
 install -d -m 0700 "$root/var/lib/fedtt"
 install -m 0600 "$seed" "$root/var/lib/fedtt/enroll.toml"
@@ -23,11 +25,16 @@ cat >"$root/etc/systemd/system/fedtt-first-boot.service" <<'UNIT'
 [Unit]
 Description=Installs FedTT at a board's first boot
 ConditionPathExists=/var/cache/fedtt/fedtt-edge.deb
-# A board that is not set up yet has no users to add to.
-After=nv-oem-config.service
+# A board that is not set up yet has no users to add to; what the system installs by itself at its first boot goes first.
+After=nv-oem-config.service apt-daily.service apt-daily-upgrade.service
+StartLimitIntervalSec=0
 
 [Service]
 Type=oneshot
+# Another may be installing, or the power have gone while this did.
+Restart=on-failure
+RestartSec=30
+ExecStartPre=-/usr/bin/dpkg --configure -a
 ExecStart=/usr/bin/dpkg --force-confold --install /var/cache/fedtt/fedtt-edge.deb
 ExecStartPost=/bin/rm -f /var/cache/fedtt/fedtt-edge.deb
 ExecStartPost=/bin/systemctl disable fedtt-first-boot.service

@@ -14,6 +14,9 @@ use fedtt_wire::RunId;
 /// The word for the adapter this device replaced last.
 const CURRENT: &str = "current";
 
+/// What `train` writes by default.
+const HERE: &str = "adapter.safetensors";
+
 /// An adapter, and the backbone it was trained in.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct AdapterArgs {
@@ -53,6 +56,13 @@ impl AdapterArgs {
         let config = EdgeConfig::read(self.config.as_deref(), &[])?;
         let state = self.state.clone().unwrap_or(config.state);
         let (file, previous) = self.adapter(&state)?;
+        if file == Path::new(HERE) && !file.exists() {
+            bail!(
+                "there is no adapter yet: {HERE} is not here, and none was named; --run or --adapter name one, of a run from its \
+                 first round on ({} is where this device keeps those)",
+                state.display()
+            );
+        }
         let read = AdapterFile::header(&file);
         let (file, header) = match (read, previous) {
             (Ok(header), _) => (file, header),
@@ -99,7 +109,7 @@ impl AdapterArgs {
                 newest.with_context(|| format!("{} holds the adapter of no run yet", state.display()))?
             }
             (None, Some(file)) => return Ok((file.to_path_buf(), None)),
-            (None, None) => return Ok(("adapter.safetensors".into(), None)),
+            (None, None) => return Ok((HERE.into(), None)),
         };
         let file = adapters.current(&run);
         if !file.exists() {

@@ -1,7 +1,8 @@
 //! The files of a device's runs.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -57,7 +58,9 @@ impl StateDir {
     /// When it cannot be created or read, or another process has it.
     pub fn open(folder: &Path) -> Result<(Self, Found), StoreError> {
         let runs = folder.join("runs");
-        fs::create_dir_all(&runs).map_err(refused("create", &runs))?;
+        // Keys and what was learnt of private text: nobody else's to read.
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&runs);
+        made.map_err(refused("create", &runs))?;
         let path = folder.join("lock");
         let lock = File::create(&path).map_err(refused("create", &path))?;
         match lock.try_lock() {

@@ -22,7 +22,15 @@ pub(super) fn check(settings: &Settings) -> Vec<Check> {
     let mut checks: Vec<Check> = match &settings.data {
         Data::Embedded => {
             total = field_reports(FieldSplit::Train).examples.len();
-            vec![Check::ok("data", format!("the embedded field reports: {total} examples"))]
+            let finding = format!("the embedded field reports: {total} examples");
+            match settings.tls {
+                // A fleet's board: its rounds would learn from the same text as any other's.
+                Some(_) => {
+                    let finding = format!("{finding}, the same on every board");
+                    vec![Check::warn("data", finding, "name this board's own text at data.files")]
+                }
+                None => vec![Check::ok("data", finding)],
+            }
         }
         Data::Given(data) => {
             total = data.examples.len();

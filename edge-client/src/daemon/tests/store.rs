@@ -1,3 +1,5 @@
+use std::os::unix::fs::PermissionsExt as _;
+
 use fedtt_wire::RunId;
 
 use crate::daemon::{StateDir, StoreError};
@@ -12,6 +14,8 @@ fn what_was_saved_is_read_by_the_next_process() {
     let folder = tempfile::tempdir().unwrap();
     let (store, found) = StateDir::open(folder.path()).unwrap();
     assert!(found.files.is_empty() && found.ledger.is_none());
+    let mode = std::fs::metadata(folder.path().join("runs")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700, "nobody else's to read");
     store.remember(b"far").unwrap();
     store.save(&run("a"), Slot::State, b"one").unwrap();
     store.save(&run("a"), Slot::State, b"two").unwrap();
