@@ -92,7 +92,7 @@ fn attacks(key: &SigningKey, plan: &RunPlan, manifest: &Manifest, replay: &[Vec<
         Message::from(chunk(Parcel { size: 100, chunks: u32::MAX, ..parcel }, 0)).encode(0).unwrap(),
         Message::from(chunk(Parcel { size: 100, chunks: 2, ..parcel }, 77)).encode(0).unwrap(),
         Message::from(chunk(Parcel { size: 100, chunks: 1, ..parcel }, 0)).encode(0).unwrap(),
-        Message::from(Refusal { run: run.clone(), round, reason: long() }).encode(3).unwrap(),
+        Message::from(Refusal { run: run.clone(), round, reason: long(), until: Some(u64::MAX) }).encode(3).unwrap(),
         Message::from(manifest.clone()).encode(3).unwrap(),
         whole[..whole.len() / 2].to_vec(),
         version,
@@ -161,7 +161,7 @@ async fn mallory(broker: BrokerUrl, bundle: String, attacking: bool) {
                         publish(format!("fedtt/fedtt/{topic}"), payload, false).await;
                     }
                 }
-                let refusal = Refusal { run, round: manifest.round, reason: "no more today".into() };
+                let refusal = Refusal { run, round: manifest.round, reason: "no more today".into(), until: None };
                 let refusal = key.seal(&up, Message::from(refusal).encode(3).unwrap());
                 publish(up.clone(), refusal, false).await;
             }

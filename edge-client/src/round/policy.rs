@@ -27,10 +27,10 @@ impl Default for LocalPolicy {
 }
 
 impl LocalPolicy {
-    /// Why nothing is trained at `now` (Unix milliseconds).
-    pub(super) fn objection(&self, now: u64) -> Option<String> {
+    /// Why nothing is trained at `now` (Unix milliseconds), and until when.
+    pub(super) fn objection(&self, now: u64) -> Option<(String, u64)> {
         let quiet = self.quiet.filter(|quiet| quiet.contains(now))?;
-        Some(format!("quiet hours, {quiet}"))
+        Some((format!("quiet hours, {quiet}"), quiet.end(now)))
     }
 }
 
@@ -46,10 +46,20 @@ pub struct QuietHours {
 const DAY: i64 = 24 * 60;
 
 impl QuietHours {
+    fn minute(&self, now: u64) -> u16 {
+        let minute = (now / 60_000) as i64 + i64::from(self.offset);
+        minute.rem_euclid(DAY) as u16
+    }
+
+    /// The first end after `now`, both in Unix milliseconds.
+    pub fn end(&self, now: u64) -> u64 {
+        let left = (i64::from(self.to) - i64::from(self.minute(now)) - 1).rem_euclid(DAY) + 1;
+        (now / 60_000 + left as u64) * 60_000
+    }
+
     /// Whether `now` (Unix milliseconds) lies in it.
     pub fn contains(&self, now: u64) -> bool {
-        let minute = (now / 60_000) as i64 + i64::from(self.offset);
-        let minute = minute.rem_euclid(DAY) as u16;
+        let minute = self.minute(now);
         match self.from <= self.to {
             true => (self.from..self.to).contains(&minute),
             false => minute >= self.from || minute < self.to,
@@ -128,7 +138,11 @@ mod tests {
         {
             assert_eq!(night.contains(time), quiet, "{time}");
         }
+        let next_day = 24 * 3_600_000;
+        assert_eq!(night.end(at(22, 0)), at(6, 30) + next_day);
+        assert_eq!((night.end(at(6, 29) + 59_999), night.end(at(6, 30))), (at(6, 30), at(6, 30) + next_day));
         let work: QuietHours = "08:00-18:00+02:00".parse().unwrap();
+        assert_eq!(work.end(at(7, 0)), at(16, 0));
         assert!(work.contains(at(6, 0)) && !work.contains(at(16, 0)));
         let west: QuietHours = "00:00-01:00-05:30".parse().unwrap();
         assert!(west.contains(at(5, 30)) && !west.contains(at(0, 30)));

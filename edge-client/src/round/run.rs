@@ -204,8 +204,8 @@ impl Run {
         if self.refused == Some((asked.task.round, asked.attempt)) {
             return;
         }
-        if let Some(reason) = cx.policy.objection(cx.now) {
-            return self.refuse(&asked, reason, cx);
+        if let Some((reason, until)) = cx.policy.objection(cx.now) {
+            return self.refuse_until(&asked, reason, Some(until), cx);
         }
         if !self.is_unfit() && !self.may_begin(&asked, &plan, cx) {
             return;
@@ -224,13 +224,18 @@ impl Run {
 
     /// Says why this device does not take part in a round.
     pub(super) fn refuse(&mut self, asked: &Asked, reason: String, cx: &mut Context<'_>) {
+        self.refuse_until(asked, reason, None, cx);
+    }
+
+    /// The same, where it is known until when that holds, in Unix milliseconds.
+    pub(super) fn refuse_until(&mut self, asked: &Asked, reason: String, until: Option<u64>, cx: &mut Context<'_>) {
         self.leave(cx);
         let round = asked.task.round;
         self.refused = Some((round, asked.attempt));
         self.admission = None;
         cx.tell(&self.id, What::Refused { round, reason: reason.clone() });
         if cx.connected {
-            cx.up(Refusal { run: self.id.clone(), round, reason });
+            cx.up(Refusal { run: self.id.clone(), round, reason, until });
         } else {
             // Said again when there is someone to hear it.
             self.refused = None;
@@ -345,7 +350,7 @@ pub(super) fn adopted(run: &RunId, round: u32, outcome: Result<(), String>, goes
     if goes_on && cx.connected {
         // Of the round that led to it, which is over: the device may well take part in the next.
         let reason = format!("the adapter after {round} rounds is not used here: {reason}");
-        cx.up(Refusal { run: run.clone(), round: round.saturating_sub(1), reason });
+        cx.up(Refusal { run: run.clone(), round: round.saturating_sub(1), reason, until: None });
     }
 }
 

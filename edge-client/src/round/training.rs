@@ -115,9 +115,10 @@ impl Run {
         let limit = cx.policy.max_seconds.filter(|_| training.paused.is_none());
         let limit = limit.filter(|seconds| cx.now >= training.began + seconds * 1000);
         let too_long = limit.map(|seconds| format!("its work takes longer than the {seconds} s this device allows"));
-        if let Some(reason) = too_long.or_else(|| cx.policy.objection(cx.now)) {
+        let quiet = || cx.policy.objection(cx.now).map(|(reason, until)| (reason, Some(until)));
+        if let Some((reason, until)) = too_long.map(|reason| (reason, None)).or_else(quiet) {
             let asked = training.asked.clone();
-            self.refuse(&asked, reason, cx);
+            self.refuse_until(&asked, reason, until, cx);
         }
     }
 

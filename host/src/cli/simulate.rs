@@ -95,8 +95,13 @@ impl Watcher for Lines {
 /// Runs every plan with every seed.
 pub(crate) fn run(args: &SimulateArgs) -> anyhow::Result<Outcome> {
     let engine = fedtt_runtime::select(&args.engine.config())?;
-    let mut entries = Vec::new();
+    let mut entries: Vec<Entry> = Vec::new();
     for path in &args.plans {
+        let stem = path.file_stem().map_or_else(|| "plan".into(), |stem| stem.to_string_lossy().into_owned());
+        // Plans of one name in several folders are no seeds of one plan.
+        let known = |name: &str| entries.iter().any(|entry| entry.name == name);
+        let further = (2..).map(|n| format!("{stem}.{n}"));
+        let name = std::iter::once(stem.clone()).chain(further).find(|name| !known(name)).unwrap_or_default();
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         let (mut plan, source) = model::draft(&text, path)?;
         let group = match &args.partition {
@@ -110,8 +115,7 @@ pub(crate) fn run(args: &SimulateArgs) -> anyhow::Result<Outcome> {
         plan.selection.min = args.clients.min(plan.selection.count.unwrap_or(args.clients));
         for seed in 0..u64::from(args.seeds) {
             let plan = Plan { seed: plan.seed + seed, ..plan.clone() };
-            let stem = path.file_stem().map_or_else(|| "plan".into(), |stem| stem.to_string_lossy().into_owned());
-            entries.push(one(args, plan, &source, &examples, engine.as_ref(), stem)?);
+            entries.push(one(args, plan, &source, &examples, engine.as_ref(), name.clone())?);
         }
     }
     if let Some(folder) = &args.out {

@@ -158,7 +158,7 @@ impl Coordinator {
     /// Says what is wrong with a message that names no run.
     fn object(&mut self, device: &DeviceName, error: &WireError) {
         let Ok(run) = RunId::new("unknown") else { return };
-        self.say(device, Refusal { run, round: 0, reason: error.to_string() });
+        self.say(device, Refusal { run, round: 0, reason: error.to_string(), until: None });
     }
 
     fn say(&mut self, device: &DeviceName, message: impl Into<Message>) {

@@ -122,7 +122,7 @@ impl Gate {
         let Objection { kind, reason, answer } = objection;
         let answer = answer && self.answers.pass(&format!("{device}: {reason}"), now).is_some();
         let told = RunId::new("unknown").ok().filter(|_| answer).and_then(|run| {
-            let refusal = Refusal { run, round: 0, reason: reason.clone() };
+            let refusal = Refusal { run, round: 0, reason: reason.clone(), until: None };
             self.say(&Topic::Down(device.clone()), refusal, false)
         });
         (Some(Input::Untrusted { device, kind, reason }), told)

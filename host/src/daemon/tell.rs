@@ -123,7 +123,7 @@ impl Teller {
                 Some((device.as_str(), format!("{kind}: {reason}")))
             }
             What::Declined { device, reason } => Some((device.as_str(), format!("declined {}: {reason}", event.run))),
-            What::RoundFailed { reason } => Some((event.run.as_str(), format!("round {}: {reason}", event.round))),
+            What::RoundFailed { reason } => Some((event.run.as_str(), format!("round {}: {reason}", event.round + 1))),
             What::Status { status: Status::Paused, reason: Some(reason) } => {
                 Some((event.run.as_str(), format!("paused: {reason}")))
             }

@@ -7,14 +7,11 @@ use fedtt_wire::{Message, chunk};
 use ndarray::ArrayD;
 
 use super::global::at;
-use super::selecting::Selecting;
+use super::selecting::{LONGEST_PAUSE, Selecting, pause};
 use super::{Phase, Run, RunError, What};
 use crate::aggregate::{AggregateError, AggregationReport, Contributions, Contributor, aggregate, norm};
 use crate::record::{Contribution, Measured, RoundRecord, Status, Traffic};
 use crate::store::{Changes, Kept, Tensors};
-
-/// Milliseconds before a failed round is begun again, times the attempts before.
-const PAUSE_BETWEEN_ATTEMPTS: u64 = 5_000;
 
 /// Bytes of a chunk beside its data: frame, names, digest, MQTT header and acknowledgement.
 const CHUNK_OVERHEAD: u64 = 170;
@@ -50,6 +47,10 @@ impl Contributions for Stored<'_> {
 
 impl Run {
     pub(super) fn close_if_due(&mut self, now: u64, store: &Changes) -> Result<(), RunError> {
+        if let Phase::Collecting(collecting) = &mut self.record.phase {
+            // A clock set back makes no round longer than it is to be.
+            collecting.began = collecting.began.min(now);
+        }
         let Phase::Collecting(collecting) = &self.record.phase else { return Ok(()) };
         let plan = &self.record.plan.collection;
         let (received, fewest) = (self.accepted.len(), plan.fewest(collecting.wanted));
@@ -66,14 +67,18 @@ impl Run {
             } else {
                 format!("{received} updates in {} s, {fewest} needed", elapsed / 1000)
             };
-            self.fail(now, why);
+            let passes = collecting.passes(fewest, now).filter(|_| hopeless);
+            self.fail(now, why, passes);
         }
         Ok(())
     }
 
-    fn fail(&mut self, now: u64, reason: String) {
+    /// The round comes to nothing this time. What stands in its way may pass at a time that is known: others may do before, and the
+    /// run is not paused for it.
+    fn fail(&mut self, now: u64, reason: String, passes: Option<u64>) {
         let Phase::Collecting(collecting) = &self.record.phase else { return };
         let (attempt, record) = (collecting.attempt + 1, collecting.record.clone());
+        let spared = collecting.spared + u32::from(passes.is_some());
         self.say(now, What::RoundFailed { reason: reason.clone() });
         self.dirty = true;
         if self.is_measuring() {
@@ -81,13 +86,16 @@ impl Run {
             self.finished(now, Some(format!("the last adapter could not be measured: {reason}")));
             return;
         }
-        let not_before = now + PAUSE_BETWEEN_ATTEMPTS * u64::from(attempt);
-        self.record.phase = Phase::Selecting(Selecting { attempt, not_before, record });
-        if attempt > self.record.plan.collection.retries {
+        let wait = passes.map_or(0, |passes| passes.saturating_sub(now)).min(LONGEST_PAUSE);
+        let not_before = now + pause(attempt).max(wait);
+        self.record.phase = Phase::Selecting(Selecting { attempt, spared, not_before, record });
+        if self.record.summary.status == Status::Pausing {
+            self.rest(now, Status::Paused, None);
+        } else if attempt - spared > self.record.plan.collection.retries {
             self.rest(
                 now,
                 Status::Paused,
-                Some(format!("round {} failed {attempt} times: {reason}", self.record.round)),
+                Some(format!("round {} failed {} times: {reason}", self.record.round + 1, attempt - spared)),
             );
         }
     }
@@ -146,7 +154,7 @@ impl Run {
                 if let Some(current) = self.current() {
                     *current = record;
                 }
-                self.fail(now, e.to_string());
+                self.fail(now, e.to_string(), None);
                 Ok(())
             }
             other => Err(other),
@@ -192,9 +200,10 @@ impl Run {
         record.before = (examples > 0).then(|| Measured { examples, loss: loss / n, metric, value: value / n });
     }
 
-    /// Keeps the adapter the round began with if it is the best so far.
+    /// Keeps the adapter the round began with if it is the best so far, by the devices' word. Losses on other examples do not
+    /// compare: a run whose host measures is judged by the host.
     fn note_measurement(&mut self, record: &RoundRecord, store: &Changes) -> Result<(), RunError> {
-        let Some(measured) = &record.before else { return Ok(()) };
+        let Some(measured) = record.before.as_ref().filter(|_| !self.measured_here) else { return Ok(()) };
         self.judge_measurement(self.record.round, measured, None, store)
     }
 

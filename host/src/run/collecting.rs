@@ -1,5 +1,7 @@
 //! Taking a cohort's updates in.
 
+use std::collections::BTreeMap;
+
 use fedtt_wire::message::{Outcome, Parcel, Refusal, Update, Verdict};
 use fedtt_wire::plan::CollectionPlan;
 use fedtt_wire::tensor::EncodedTensor;
@@ -17,6 +19,9 @@ use crate::store::Changes;
 pub(super) struct Collecting {
     /// Times it was begun before.
     pub(super) attempt: u32,
+    /// Of those, times that failed for what was to pass.
+    #[serde(default)]
+    pub(super) spared: u32,
     /// Unix milliseconds of this beginning.
     pub(super) began: u64,
     /// Who is asked.
@@ -25,6 +30,9 @@ pub(super) struct Collecting {
     pub(super) wanted: usize,
     /// What will be said of it.
     pub(super) record: RoundRecord,
+    /// Of those who refuse, until when, where that is known.
+    #[serde(default)]
+    pub(super) until: BTreeMap<String, u64>,
 }
 
 /// Most examples a device may claim: a weight beyond any data set is a mistake or an attack.
@@ -34,6 +42,12 @@ impl Collecting {
     /// Devices that can still answer or have.
     pub(super) fn able(&self) -> usize {
         self.cohort.iter().filter(|name| !self.record.refusals.contains_key(name.as_str())).count()
+    }
+
+    /// When the first of the refusals passes, if without those that pass it could have `fewest` updates.
+    pub(super) fn passes(&self, fewest: usize, now: u64) -> Option<u64> {
+        let passing = || self.until.values().copied().filter(|&until| until > now);
+        passing().min().filter(|_| self.able() + passing().count() >= fewest)
     }
 
     /// When the round's state has to be looked at again.
@@ -140,6 +154,9 @@ impl Run {
             return;
         }
         let reason: String = refusal.reason.chars().take(500).collect();
+        if let Some(until) = refusal.until {
+            collecting.until.insert(device.to_string(), until);
+        }
         if collecting.record.refusals.insert(device.to_string(), reason.clone()).is_none() {
             self.dirty = true;
             self.say(now, What::Declined { device: device.to_string(), reason });
@@ -157,7 +174,8 @@ impl Run {
     /// A device is no longer of the fleet: nothing is waited for from it.
     pub fn left(&mut self, device: &DeviceName, now: u64) {
         let reason = "it was put out of the fleet".to_string();
-        self.declined(device, &Refusal { run: self.id.clone(), round: self.record.round, reason }, now);
+        let refusal = Refusal { run: self.id.clone(), round: self.record.round, reason, until: None };
+        self.declined(device, &refusal, now);
     }
 
     /// Updates that are waited for.
@@ -213,6 +231,9 @@ impl Run {
             _ => Fault::Malformed(e.to_string()),
         })?;
         let plain = [update.loss, update.seconds, update.joules.unwrap_or(0.0)];
+        if update.measured.as_ref().is_some_and(|m| m.examples > MOST_EXAMPLES || m.loss < 0.0) {
+            return Err(Fault::Malformed("measured a loss below 0, or on more examples than a device has".into()));
+        }
         let measured = update.measured.iter().flat_map(|m| [m.loss, m.value]);
         if !plain.into_iter().chain(measured).all(f64::is_finite) {
             return Err(Fault::Outlying("a loss or a measurement is infinite or not a number".into()));

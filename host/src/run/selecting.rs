@@ -13,15 +13,29 @@ use super::{Candidate, Phase, Run, RunError, What};
 use crate::record::RoundRecord;
 use crate::store::Changes;
 
+/// Milliseconds before a failed round is begun again, times the attempts before.
+const PAUSE_BETWEEN_ATTEMPTS: u64 = 5_000;
+
+/// And at most.
+pub(super) const LONGEST_PAUSE: u64 = 300_000;
+
 /// Waiting for devices.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Selecting {
     /// Times the round was begun before.
     pub(super) attempt: u32,
+    /// Of those, times that failed for what was to pass.
+    #[serde(default)]
+    pub(super) spared: u32,
     /// Unix milliseconds before which it is not begun.
     pub(super) not_before: u64,
     /// What the attempts before left behind.
     pub(super) record: RoundRecord,
+}
+
+/// Milliseconds before a round is begun for the time after so many.
+pub(super) fn pause(attempt: u32) -> u64 {
+    (PAUSE_BETWEEN_ATTEMPTS * u64::from(attempt)).min(LONGEST_PAUSE)
 }
 
 /// `count` of `names` (sorted), as the seed, round and attempt have it, sorted.
@@ -38,7 +52,11 @@ fn draw(mut names: Vec<DeviceName>, count: usize, seed: u64, round: u32, attempt
 
 impl Run {
     pub(super) fn select(&mut self, now: u64, candidates: &[Candidate], store: &Changes) -> Result<(), RunError> {
-        let Phase::Selecting(selecting) = &self.record.phase else { return Ok(()) };
+        let Phase::Selecting(selecting) = &mut self.record.phase else { return Ok(()) };
+        if selecting.not_before != u64::MAX {
+            // A clock set back makes no pause longer than it is to be.
+            selecting.not_before = selecting.not_before.min(now + LONGEST_PAUSE);
+        }
         if now < selecting.not_before {
             return Ok(());
         }
@@ -51,7 +69,7 @@ impl Run {
         let mut names: Vec<DeviceName> = candidates.iter().filter(fits).map(|c| c.name.clone()).collect();
         names.sort();
         names.dedup();
-        let needed = plan.selection.min as usize;
+        let needed = plan.fewest_present();
         if names.len() < needed {
             let waiting = (names.len(), needed);
             if self.said_waiting.replace(waiting) != Some(waiting) {
@@ -60,7 +78,7 @@ impl Run {
             return Ok(());
         }
         self.said_waiting = None;
-        let wanted = plan.selection.wanted(names.len());
+        let wanted = plan.selection.wanted(names.len()).max(plan.collection.fewest(0));
         let asked = plan.selection.asked(wanted, names.len());
         let cohort = draw(names, asked, plan.seed, self.record.round, selecting.attempt);
         let trained: usize = self.trained().iter().map(|&place| self.layout.0[place as usize].len()).sum();
@@ -74,7 +92,15 @@ impl Run {
             ..selecting.record
         };
         let size = cohort.len();
-        let collecting = Collecting { attempt: selecting.attempt, began: now, cohort, wanted, record };
+        let collecting = Collecting {
+            attempt: selecting.attempt,
+            spared: selecting.spared,
+            began: now,
+            cohort,
+            wanted,
+            record,
+            until: BTreeMap::new(),
+        };
         self.progress.clear();
         self.publish_change(store)?;
         self.publish_manifest(&collecting, now)?;

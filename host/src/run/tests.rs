@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use fedtt_wire::message::{Outcome, Presence, Refusal, Update};
-use fedtt_wire::plan::{CoreRule, Encoding};
+use fedtt_wire::plan::{Bounds, CoreRule, Encoding};
 use fedtt_wire::tensor::EncodedTensor;
 use fedtt_wire::{Digest, Message, Plan, Topic, chunk};
 use ndarray::ArrayD;
@@ -193,6 +193,85 @@ fn operators_pause_step_resume_and_stop() {
 }
 
 #[test]
+fn a_round_that_fails_while_its_run_pauses_is_not_begun_again() {
+    let mut fleet = Fleet::new(plan(1), 1);
+    fleet.command(Command::Pause);
+    fleet.wait(61_000);
+    assert_eq!((fleet.status(), fleet.manifest().goal), (Status::Paused, fedtt_wire::message::Goal::Rest));
+    fleet.wait(1_000_000);
+    assert_eq!(fleet.manifest().goal, fedtt_wire::message::Goal::Rest);
+    fleet.command(Command::Resume);
+    assert_eq!((fleet.status(), fleet.manifest().round, fleet.manifest().attempt), (Status::Running, 0, 0));
+    fleet.round(&[1.0]);
+    assert_eq!(fleet.manifest().round, 1);
+}
+
+#[test]
+fn a_round_waits_for_the_fewest_updates_it_may_end_with() {
+    let mut few = Plan { rounds: 1, ..plan(1) };
+    few.selection.fraction = Some(0.1);
+    few.collection.count = Bounds { min: Some(3), max: None };
+    let mut fleet = Fleet::new(few, 2);
+    fleet.wait(61_000);
+    let waiting = fleet.events.iter().any(|e| matches!(e, What::Waiting { present: 2, needed: 3 }));
+    assert!(waiting && !fleet.events.iter().any(|e| matches!(e, What::RoundBegan { .. })), "{:?}", fleet.events);
+    fleet.join(2, &[], "bundle");
+    fleet.wait(1);
+    assert!(fleet.events.iter().any(|e| matches!(e, What::RoundBegan { cohort: 3, .. })), "{:?}", fleet.events);
+    let mut wrong = plan(1);
+    wrong.selection.count = Some(2);
+    wrong.collection.count = Bounds { min: Some(3), max: None };
+    assert!(wrong.validate().unwrap_err().to_string().contains("collection.count"));
+}
+
+#[test]
+fn a_clock_that_is_set_back_makes_no_round_longer() {
+    let mut fleet = Fleet::new(plan(2), 2);
+    let failed = |fleet: &Fleet| fleet.events.iter().filter(|e| matches!(e, What::RoundFailed { .. })).count();
+    fleet.now = 10_000_000;
+    fleet.wait(1);
+    fleet.wait(5_001);
+    assert_eq!((failed(&fleet), fleet.manifest().attempt), (1, 1));
+    fleet.now = 5_000;
+    fleet.wait(1);
+    fleet.wait(60_001);
+    assert_eq!(failed(&fleet), 2, "in the usual time");
+    assert_eq!(fleet.manifest().attempt, 1);
+    let mut fleet = Fleet::new(plan(2), 2);
+    fleet.now = 10_000_000;
+    fleet.wait(1);
+    fleet.now = 0;
+    fleet.wait(1);
+    fleet.wait(300_001);
+    assert_eq!(fleet.manifest().attempt, 1, "after no more than the longest pause");
+}
+
+#[test]
+fn quiet_hours_of_all_devices_pause_no_run() {
+    let mut fleet = Fleet::new(plan(2), 2);
+    let morning = 8 * 3_600_000;
+    let mut attempts = 0;
+    while fleet.now < morning {
+        for i in 0..2 {
+            let reason = "quiet hours".into();
+            let refusal = Refusal { run: fleet.run.clone(), round: 0, reason, until: Some(morning) };
+            fleet.send(Topic::Up(device(i)), Message::from(refusal).encode(3).unwrap());
+        }
+        attempts += 1;
+        assert_eq!(fleet.status(), Status::Running, "{attempts}");
+        fleet.wait(300_001);
+    }
+    assert!((90..=100).contains(&attempts), "{attempts}");
+    for retry in 1..=3 {
+        fleet.wait(60_001);
+        assert_eq!(fleet.status(), Status::Running, "only failures of another kind count: {retry}");
+        fleet.wait(300_001);
+    }
+    fleet.round(&[1.0, 3.0]);
+    assert_eq!(fleet.manifest().round, 1);
+}
+
+#[test]
 fn a_round_closes_with_enough_and_fails_with_too_few() {
     let mut fleet = Fleet::new(plan(4), 4);
     fleet.deliver(0, fleet.update(0, 1.0, 1));
@@ -216,13 +295,13 @@ fn a_round_closes_with_enough_and_fails_with_too_few() {
     }
     assert_eq!(fleet.status(), Status::Paused);
     let reason = fleet.coordinator.runs()[&fleet.run].summary().reason.clone().unwrap();
-    assert!(reason.contains("round 1 failed 4 times"), "{reason}");
+    assert!(reason.contains("round 2 failed 4 times"), "{reason}");
 }
 
 #[test]
 fn refusals_are_not_waited_for() {
     let mut fleet = Fleet::new(plan(3), 3);
-    let refusal = Refusal { run: fleet.run.clone(), round: 0, reason: "quiet hours".into() };
+    let refusal = Refusal { run: fleet.run.clone(), round: 0, reason: "quiet hours".into(), until: None };
     fleet.send(Topic::Up(device(2)), Message::from(refusal).encode(3).unwrap());
     fleet.deliver(0, fleet.update(0, 1.0, 1));
     fleet.deliver(1, fleet.update(1, 1.0, 1));

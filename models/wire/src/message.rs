@@ -249,6 +249,9 @@ pub struct Refusal {
     pub round: u32,
     /// Why, for people.
     pub reason: String,
+    /// Unix milliseconds until which it holds, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<u64>,
 }
 
 /// A device lacks the global state.

@@ -117,7 +117,7 @@ fn messages() -> BTreeMap<&'static str, Message> {
         ("verdict-rejected", outcome(Outcome::Rejected("not a number".into())).into()),
         ("verdict-missing", outcome(Outcome::Missing(vec![0, 2])).into()),
         ("progress", Progress { run: run(), round: 3, step: 4, steps: 10, loss: 0.5 }.into()),
-        ("refusal", Refusal { run: run(), round: 3, reason: "quiet hours".into() }.into()),
+        ("refusal", Refusal { run: run(), round: 3, reason: "quiet hours".into(), until: None }.into()),
         ("need", Need { run: run(), state: Digest::of(b"state") }.into()),
         ("hello", Hello { nonce: 7, key: key().public() }.into()),
         ("greeting", Greeting { nonce: 7, time: BEGAN, version: "0.1.0".into() }.into()),

@@ -152,9 +152,19 @@ impl Plan {
         }
         self.selection.validate()?;
         self.collection.validate()?;
+        if let (Some(count), Some(min)) = (self.selection.count, self.collection.count.min)
+            && count < min
+        {
+            return Err(PlanError::new("collection.count", format!("min {min} is more than selection.count, {count}")));
+        }
         self.aggregation.validate()?;
         self.wire.validate()?;
         self.evaluation.validate()
+    }
+
+    /// Devices that must be there before a round begins.
+    pub fn fewest_present(&self) -> usize {
+        self.selection.min.max(self.collection.count.min.unwrap_or(1)) as usize
     }
 }
 

@@ -31,7 +31,7 @@ pub struct Bounds {
 }
 
 /// When a round is over: as soon as `count.max` updates are in; after `time.min` as soon as `count.min` are; at `time.max`
-/// in any case, failed with fewer than `count.min`.
+/// in any case, failed with fewer than `count.min`. It does not begin before so many devices are there.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CollectionPlan {
@@ -113,7 +113,7 @@ impl SelectionPlan {
 impl CollectionPlan {
     /// Fewest updates of a round that wants `wanted`.
     pub fn fewest(&self, wanted: usize) -> usize {
-        self.count.min.map_or(wanted.div_ceil(2), |n| n as usize).clamp(1, wanted.max(1))
+        self.count.min.map_or(wanted.div_ceil(2), |n| n as usize).max(1)
     }
 
     /// Most updates of a round that wants `wanted`.
