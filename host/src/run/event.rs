@@ -72,7 +72,7 @@ pub enum What {
         /// What the adapter it began with measured on devices.
         before: Option<Measured>,
     },
-    /// The host measured the adapter a round ended with.
+    /// The host measured the adapter a round ended with; the event's round is how many rounds that had.
     Measured {
         /// What it measured.
         after: Measured,

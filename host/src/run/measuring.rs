@@ -57,7 +57,8 @@ impl Run {
         }
         self.judge_measurement(round + 1, &measured, Some(values), store)?;
         self.record.to_be_measured.take_if(|waited| *waited == round);
-        self.say(now, What::Measured { after: measured });
+        // By the rounds the adapter has had: more may have ended while it was measured.
+        self.say_of(round + 1, now, What::Measured { after: measured });
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::record::Measured;
+use crate::run::Effect;
 
 /// A run of one round, whose end devices do not measure, and which is trained.
 fn trained() -> Fleet {
@@ -66,4 +67,22 @@ fn what_cannot_be_measured_is_not_waited_for() {
     let mut stopped = trained();
     stopped.command(Command::Stop);
     assert_eq!(stopped.status(), Status::Stopped);
+}
+
+#[test]
+fn what_was_measured_late_is_told_of_the_round_it_was() {
+    let mut plan = Plan { rounds: 3, ..plan(2) };
+    plan.evaluation.clients = false;
+    let mut fleet = Fleet::new(plan, 2);
+    fleet.coordinator.measures(fleet.run.clone());
+    fleet.wait(1);
+    fleet.round(&[1.0, 3.0]);
+    fleet.round(&[1.0, 3.0]);
+    let first = measured(&fleet, 0);
+    let effects = fleet.coordinator.handle(vec![first], fleet.now).unwrap();
+    let told = effects.into_iter().find_map(|effect| match effect {
+        Effect::Event(event) if matches!(event.what, What::Measured { .. }) => Some(event.round),
+        _ => None,
+    });
+    assert_eq!(told, Some(1), "not of the third, which goes on");
 }

@@ -428,7 +428,11 @@ impl Run {
     }
 
     fn say(&mut self, now: u64, what: What) {
-        let event = RunEvent { time: now, run: self.id.to_string(), round: self.record.round, what };
+        self.say_of(self.record.round, now, what);
+    }
+
+    fn say_of(&mut self, round: u32, now: u64, what: What) {
+        let event = RunEvent { time: now, run: self.id.to_string(), round, what };
         self.effects.push(Effect::Event(event));
     }
 

@@ -154,7 +154,7 @@ pub(crate) fn line(event: &RunEvent, rounds: Option<u32>) -> String {
         What::RoundEnded { updates, seconds, before } => {
             format!("{round} ends: {updates} updates in {seconds:.1} s{}", with(before.as_ref()))
         }
-        What::Measured { after } => format!("{round} measured: {}", measured(after)),
+        What::Measured { after } => format!("after round {}{planned}: {}", event.round, measured(after)),
         What::Status { status, reason } => {
             let reason = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
             format!("{}{reason}", status.word())
