@@ -74,7 +74,7 @@ pub(super) fn round(run: &Run, devices: &BTreeMap<DeviceName, Device>) -> Option
         return None;
     }
     let plan = run.plan();
-    let needed = plan.selection.min as usize;
+    let needed = plan.fewest_present();
     let member =
         |device: &DeviceName, state| MemberView { device: device.clone(), state, step: 0, steps: 0, loss: None };
     let Some(Current { cohort, accepted, progress }) = run.collecting() else {

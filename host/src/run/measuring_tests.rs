@@ -4,14 +4,20 @@ use super::*;
 use crate::record::Measured;
 use crate::run::Effect;
 
-/// A run of one round, whose end devices do not measure, and which is trained.
-fn trained() -> Fleet {
-    let mut plan = Plan { rounds: 1, ..plan(2) };
+/// A run of so many rounds that the host measures, and devices do not; the first is trained.
+fn begun(rounds: u32) -> Fleet {
+    let mut plan = Plan { rounds, ..plan(2) };
     plan.evaluation.clients = false;
     let mut fleet = Fleet::new(plan, 2);
     fleet.coordinator.measures(fleet.run.clone());
     fleet.wait(1);
     fleet.round(&[1.0, 3.0]);
+    fleet
+}
+
+/// A run of one round, which is trained.
+fn trained() -> Fleet {
+    let fleet = begun(1);
     assert_eq!((fleet.status(), fleet.asked.as_slice()), (Status::Running, &[0][..]));
     fleet
 }
@@ -71,12 +77,7 @@ fn what_cannot_be_measured_is_not_waited_for() {
 
 #[test]
 fn what_was_measured_late_is_told_of_the_round_it_was() {
-    let mut plan = Plan { rounds: 3, ..plan(2) };
-    plan.evaluation.clients = false;
-    let mut fleet = Fleet::new(plan, 2);
-    fleet.coordinator.measures(fleet.run.clone());
-    fleet.wait(1);
-    fleet.round(&[1.0, 3.0]);
+    let mut fleet = begun(3);
     fleet.round(&[1.0, 3.0]);
     let first = measured(&fleet, 0);
     let effects = fleet.coordinator.handle(vec![first], fleet.now).unwrap();

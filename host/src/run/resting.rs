@@ -75,7 +75,7 @@ impl Run {
                         Phase::Selecting(selecting) => selecting.record.clone(),
                         _ => Default::default(),
                     };
-                    self.record.phase = Phase::Selecting(Selecting { attempt: 0, spared: 0, not_before: 0, record });
+                    self.record.phase = Phase::Selecting(Selecting { record, ..Selecting::default() });
                 } else if command == Command::Resume {
                     self.set_status(now, Status::Running, None);
                 }
@@ -159,7 +159,7 @@ impl Run {
     pub fn suspend(&mut self, now: u64, reason: String) {
         if !self.record.summary.status.is_final() {
             let record = self.current().map(|record| record.clone()).unwrap_or_default();
-            self.record.phase = Phase::Selecting(Selecting { attempt: 0, spared: 0, not_before: u64::MAX, record });
+            self.record.phase = Phase::Selecting(Selecting { not_before: u64::MAX, record, ..Selecting::default() });
             self.rest(now, Status::Paused, Some(reason));
         }
     }

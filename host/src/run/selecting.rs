@@ -78,7 +78,7 @@ impl Run {
             return Ok(());
         }
         self.said_waiting = None;
-        let wanted = plan.selection.wanted(names.len()).max(plan.collection.fewest(0));
+        let wanted = plan.selection.wanted(names.len()).max(plan.collection.least());
         let asked = plan.selection.asked(wanted, names.len());
         let cohort = draw(names, asked, plan.seed, self.record.round, selecting.attempt);
         let trained: usize = self.trained().iter().map(|&place| self.layout.0[place as usize].len()).sum();

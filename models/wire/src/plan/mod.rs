@@ -164,7 +164,7 @@ impl Plan {
 
     /// Devices that must be there before a round begins.
     pub fn fewest_present(&self) -> usize {
-        self.selection.min.max(self.collection.count.min.unwrap_or(1)) as usize
+        self.collection.least().max(self.selection.min as usize)
     }
 }
 

@@ -116,6 +116,11 @@ impl CollectionPlan {
         self.count.min.map_or(wanted.div_ceil(2), |n| n as usize).max(1)
     }
 
+    /// Fewest updates of any round.
+    pub fn least(&self) -> usize {
+        self.count.min.unwrap_or(1).max(1) as usize
+    }
+
     /// Most updates of a round that wants `wanted`.
     pub fn most(&self, wanted: usize) -> usize {
         self.count.max.map_or(wanted, |n| (n as usize).min(wanted)).max(1)
