@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -13,6 +13,9 @@ use fedtt_backbone::training::Pooling;
 use fedtt_wire::Digest;
 
 use super::*;
+
+#[path = "tls_tests.rs"]
+mod tls;
 
 /// What a server does with a request for a path from a byte on.
 enum Reply {
@@ -39,7 +42,9 @@ impl Site {
         // It ends with the process of the tests.
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let _ = answer(stream.unwrap(), &reply, &heard);
+                let mut stream = stream.unwrap();
+                let _ = answer(&mut stream, &reply, &heard);
+                let _ = stream.shutdown(std::net::Shutdown::Write);
             }
         });
         Site { address, asked }
@@ -54,7 +59,7 @@ impl Site {
     }
 }
 
-fn answer(mut stream: TcpStream, reply: &impl Fn(&str, u64) -> Reply, asked: &Asked) -> std::io::Result<()> {
+fn answer(stream: &mut (impl Read + Write), reply: &impl Fn(&str, u64) -> Reply, asked: &Asked) -> std::io::Result<()> {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte)? == 1 {
@@ -72,7 +77,7 @@ fn answer(mut stream: TcpStream, reply: &impl Fn(&str, u64) -> Reply, asked: &As
             while stream.write_all(&[0; 4096]).is_ok() {}
         }
     }
-    stream.shutdown(std::net::Shutdown::Write)
+    stream.flush()
 }
 
 fn ok(body: &[u8]) -> Reply {
