@@ -80,12 +80,19 @@ impl AdapterArgs {
         Ok(Found { file, bundle, held })
     }
 
-    /// The same, with what this device uses now for a default, if it uses any.
+    /// The same, with what this device uses now, or will, for a default; before that what is here.
     pub(crate) fn or_current(mut self) -> anyhow::Result<Self> {
-        if self.run.is_none() && self.adapter.is_none() && Adapters::of(&self.state()?).newest().is_some() {
+        let used = Adapters::of(&self.state()?).newest().is_some();
+        if self.run.is_none() && self.adapter.is_none() && (used || !Path::new(HERE).exists()) {
             self.adapter = Some(CURRENT.into());
         }
         Ok(self)
+    }
+
+    /// Whether it is an adapter of the daemon's that is yet to come.
+    pub(crate) fn is_awaited(&self) -> anyhow::Result<bool> {
+        let comes = self.run.is_some() || self.adapter.as_deref() == Some(Path::new(CURRENT));
+        Ok(self.adapter(&self.state()?).is_err() && comes)
     }
 
     /// The file the adapter is in at the moment, whether or not it can be read.

@@ -21,8 +21,8 @@ Examples:
   curl -s localhost:8181/predict -H 'content-type: application/json' -d '{\"texts\": [\"no signal\", \"oil leak\"]}'
   curl -s localhost:8181/adapter
 
-Without --run and --adapter it is the adapter that the device's daemon put in use last. One that takes its place is loaded and
-used from then on; no request is lost over it. It ends on SIGINT or SIGTERM.
+Without --run and --adapter it is the adapter that the device's daemon put in use last. Until there is one, requests are answered
+with 503. One that takes its place is loaded and used from then on; no request is lost over it. It ends on SIGINT or SIGTERM.
 Exit codes: 0 stopped, 1 failed, 2 wrong usage.";
 
 /// Options of `serve-local`.
@@ -46,7 +46,10 @@ pub(crate) fn run(args: &ServeLocalArgs) -> anyhow::Result<()> {
     let place = adapter.clone();
     // Before it is read: what takes its place meanwhile is noticed.
     let watched = Watched::new(move || place.file().ok());
-    let opened = open(&adapter, &args.engine)?;
+    let opened = match adapter.is_awaited()? {
+        true => None,
+        false => Some(open(&adapter, &args.engine)?),
+    };
     let limits = Limits::default();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -57,8 +60,10 @@ pub(crate) fn run(args: &ServeLocalArgs) -> anyhow::Result<()> {
     runtime.block_on(async move {
         let listener = serve::listen(args.bind).await?;
         let address = listener.local_addr()?;
+        let waits = if opened.is_none() { ", without an adapter until a run's first round is over" } else { "" };
+        let ready = json!({ "event": "ready", "address": address.to_string(), "adapter": opened.is_some() });
         let model = Model::start(opened, limits.requests)?;
-        tell(json, json!({ "event": "ready", "address": address.to_string() }), &format!("http://{address}/"));
+        tell(json, ready, &format!("http://{address}/{waits}"));
         let again = move || open(&adapter, &engine).map_err(|e| format!("{e:#}"));
         let reloaded = move |outcome: Result<(), String>| match outcome {
             Ok(()) => tell(json, json!({ "event": "reloaded" }), "another adapter is in use"),

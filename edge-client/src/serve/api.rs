@@ -116,7 +116,7 @@ pub async fn serve(
     let shared = Shared { model, limits };
     let router = Router::new()
         .route("/predict", post(predict))
-        .route("/health", get(|| async { envelope(json!({ "status": "ok" })) }))
+        .route("/health", get(health))
         .route("/adapter", get(adapter))
         .fallback(|| async { refuse(StatusCode::NOT_FOUND, "there are POST /predict, GET /health and GET /adapter") })
         // The limit is the guard's.
@@ -173,8 +173,12 @@ fn refuse(status: StatusCode, reason: &str) -> Response {
     (status, Json(json!({ "version": 1, "ok": false, "error": reason }))).into_response()
 }
 
+async fn health(State(shared): State<Shared>) -> Response {
+    shared.model.header().map_or_else(empty, |_| envelope(json!({ "status": "ok" })))
+}
+
 async fn adapter(State(shared): State<Shared>) -> Response {
-    envelope(described(&shared.model.header()))
+    shared.model.header().map_or_else(empty, |header| envelope(described(&header)))
 }
 
 fn described(header: &crate::adapter_file::AdapterHeader) -> serde_json::Value {
@@ -201,13 +205,22 @@ async fn predict(State(shared): State<Shared>, asked: Result<Json<Asked>, JsonRe
     match shared.model.predict(texts).await {
         Ok((header, predictions)) => envelope(json!({ "adapter": described(&header), "predictions": predictions })),
         Err(Unanswered::Busy) => busy(),
+        Err(Unanswered::Empty) => empty(),
         Err(Unanswered::Refused(reason)) => refuse(StatusCode::UNPROCESSABLE_ENTITY, &reason),
         Err(Unanswered::Failed(reason)) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &reason),
     }
 }
 
 fn busy() -> Response {
-    let mut response = refuse(StatusCode::SERVICE_UNAVAILABLE, "too many requests wait; try again");
-    response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
+    later(&Unanswered::Busy, "1")
+}
+
+fn empty() -> Response {
+    later(&Unanswered::Empty, "30")
+}
+
+fn later(why: &Unanswered, seconds: &'static str) -> Response {
+    let mut response = refuse(StatusCode::SERVICE_UNAVAILABLE, &why.to_string());
+    response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static(seconds));
     response
 }

@@ -6,6 +6,8 @@
 //! | `GET /health` | 200 once there is an adapter to answer with |
 //! | `GET /adapter` | which adapter it is: run, round, digest, labels |
 //!
+//! Before there is an adapter each of them is answered with 503.
+//!
 //! [`Model`] answers, on a thread of its own: what has come in while it was busy is one batch. An adapter that is replaced is
 //! loaded beside the one in use, which answers until the new one can.
 

@@ -48,6 +48,9 @@ pub(super) enum Unanswered {
     /// Too many wait already.
     #[error("too many requests wait; try again")]
     Busy,
+    /// There is no adapter yet.
+    #[error("there is no adapter yet: there is one after a run's first round")]
+    Empty,
     /// A text cannot be encoded.
     #[error("{0}")]
     Refused(String),
@@ -70,25 +73,27 @@ enum Order {
 pub struct Model {
     orders: SyncSender<Order>,
     /// What is in use now.
-    header: Arc<Mutex<Arc<AdapterHeader>>>,
+    header: Arc<Shown>,
 }
 
+type Shown = Mutex<Option<Arc<AdapterHeader>>>;
+
 impl Model {
-    /// Starts the thread with the adapter to begin with; `waiting` requests may wait for it.
+    /// Starts the thread with the adapter to begin with, if there is one yet; `waiting` requests may wait for it.
     ///
     /// # Errors
     /// When the system has no thread to give.
-    pub fn start(opened: Opened, waiting: usize) -> io::Result<Self> {
+    pub fn start(opened: Option<Opened>, waiting: usize) -> io::Result<Self> {
         let (orders, received) = mpsc::sync_channel(waiting);
-        let header = Arc::new(Mutex::new(Arc::new(opened.adapter.header.clone())));
-        let shown = header.clone();
+        let header = Arc::new(Mutex::new(opened.as_ref().map(shown)));
+        let in_use = header.clone();
         // Not joined: it ends with its orders.
-        drop(Builder::new().name("predicting".into()).spawn(move || work(opened, &received, &shown))?);
+        drop(Builder::new().name("predicting".into()).spawn(move || work(opened, &received, &in_use))?);
         Ok(Model { orders, header })
     }
 
-    /// What the adapter in use is for.
-    pub fn header(&self) -> Arc<AdapterHeader> {
+    /// What the adapter in use is for, once there is one.
+    pub fn header(&self) -> Option<Arc<AdapterHeader>> {
         lock(&self.header).clone()
     }
 
@@ -115,12 +120,16 @@ fn gone() -> Unanswered {
     Unanswered::Failed("the model is gone; its log has more".into())
 }
 
-fn lock(header: &Mutex<Arc<AdapterHeader>>) -> std::sync::MutexGuard<'_, Arc<AdapterHeader>> {
+fn shown(opened: &Opened) -> Arc<AdapterHeader> {
+    Arc::new(opened.adapter.header.clone())
+}
+
+fn lock(header: &Shown) -> std::sync::MutexGuard<'_, Option<Arc<AdapterHeader>>> {
     header.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Answers in the order of the requests, as many as make a batch at a time.
-fn work(mut opened: Opened, orders: &Receiver<Order>, shown: &Mutex<Arc<AdapterHeader>>) {
+fn work(mut opened: Option<Opened>, orders: &Receiver<Order>, in_use: &Shown) {
     let mut next = orders.recv().ok();
     while let Some(order) = next.take() {
         let mut batch = Vec::new();
@@ -129,8 +138,8 @@ fn work(mut opened: Opened, orders: &Receiver<Order>, shown: &Mutex<Arc<AdapterH
         while let Some(order) = waiting.take() {
             match order {
                 Order::Use(other) if batch.is_empty() => {
-                    opened = *other;
-                    *lock(shown) = Arc::new(opened.adapter.header.clone());
+                    *lock(in_use) = Some(shown(&other));
+                    opened = Some(*other);
                 }
                 // What came before it is answered by the adapter of then.
                 order @ Order::Use(_) => {
@@ -146,9 +155,16 @@ fn work(mut opened: Opened, orders: &Receiver<Order>, shown: &Mutex<Arc<AdapterH
                 waiting = orders.try_recv().ok();
             }
         }
-        if !batch.is_empty() {
-            let header = lock(shown).clone();
-            answer(&mut opened, &header, batch);
+        match &mut opened {
+            _ if batch.is_empty() => {}
+            Some(opened) => {
+                let header = shown(opened);
+                answer(opened, &header, batch);
+            }
+            None => batch.into_iter().for_each(|(_, reply)| {
+                // Whoever asked may be gone.
+                let _ = reply.send(Err(Unanswered::Empty));
+            }),
         }
         if next.is_none() {
             next = orders.recv().ok();

@@ -53,14 +53,21 @@ struct Server {
 }
 
 async fn server(limits: Limits) -> Server {
+    server_with(limits, true).await
+}
+
+/// A server that has its adapter from the beginning, or not yet.
+async fn server_with(limits: Limits, adapter_there: bool) -> Server {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("current.safetensors");
-    adapter(0, 1).write(&file).unwrap();
+    if adapter_there {
+        adapter(0, 1).write(&file).unwrap();
+    }
     let listener = listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = listener.local_addr().unwrap();
     let (place, again) = (file.clone(), file.clone());
     let watched = Watched::new(move || Some(place.clone()));
-    let model = Model::start(open(&file).unwrap(), 64).unwrap();
+    let model = Model::start(adapter_there.then(|| open(&file).unwrap()), 64).unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
     let (told, reloads) = mpsc::unbounded_channel();
     let tell = move |outcome| told.send(outcome).unwrap_or_default();
@@ -194,6 +201,21 @@ async fn another_adapter_takes_over_without_a_request_being_lost_and_a_bad_one_d
         said.iter().all(|(round, label)| (*round == 1) == (label == "a") && (*round == 2) == (label == "b")),
         "{said:?}"
     );
+}
+
+#[tokio::test]
+async fn before_there_is_an_adapter_requests_are_told_so() {
+    let mut server = server_with(brisk(), false).await;
+    let (status, answer) = predict(server.address, json!({ "text": "x" })).await;
+    assert_eq!(status, 503);
+    assert!(answer["error"].as_str().unwrap().contains("no adapter yet"), "{answer}");
+    for path in ["/health", "/adapter"] {
+        assert_eq!(get(server.address, path, "localhost").await.0, 503, "{path}");
+    }
+    adapter(1, 1).write(&server.file).unwrap();
+    server.reloads.recv().await.unwrap().unwrap();
+    assert_eq!(predict(server.address, json!({ "text": "x" })).await.1["data"]["predictions"][0]["label"], "b");
+    assert_eq!(get(server.address, "/health", "localhost").await.0, 200);
 }
 
 #[tokio::test]
