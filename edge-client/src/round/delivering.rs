@@ -106,11 +106,15 @@ impl Run {
 
     /// A later round tells what became of an open update, also if the verdict was lost.
     pub(super) fn settle_by(&mut self, manifest: &Manifest, cx: &mut Context<'_>) {
-        let Some(done) = &self.work.last else { return };
+        let Some(done) = &mut self.work.last else { return };
         if done.verdict != Settled::Open || manifest.round <= done.task.round {
             return;
         }
         let next = manifest.round == done.task.round + 1;
+        if !next && let Some(memory) = done.memory.take() {
+            // It may have counted, and with it what coding had left over before: that is not sent twice.
+            self.work.memory = memory;
+        }
         let counted = next && manifest.counted.contains(&cx.identity.device);
         self.settle(if counted { Settled::Counted } else { Settled::Late }, None, cx);
     }

@@ -126,6 +126,14 @@ fn a_later_manifest_settles_an_update_whose_verdict_was_lost() {
         let expected = if counted { Settled::Counted } else { Settled::Late };
         assert_eq!((work.last.unwrap().verdict, work.memory.residual.is_some()), (expected, counted));
     }
+    // Two rounds later nobody says: what coding had left over before may have been counted, and is not sent again.
+    let (mut device, mut host) = begun();
+    device.work();
+    host.advance();
+    host.advance();
+    device.message(Topic::Round(run_id()), host.manifest());
+    let work = work(&device);
+    assert_eq!((work.last.unwrap().verdict, work.memory.residual.is_some()), (Settled::Late, true));
 }
 
 #[test]
