@@ -1,6 +1,8 @@
 //! The daemon over a real broker, with a host played by hand.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod tap;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -27,6 +29,8 @@ use ndarray::ArrayD;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+
+use tap::{Packet, Said, Tap};
 
 /// A real device trains two steps here, unoptimised and beside other tests.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -61,8 +65,6 @@ struct Host {
     key: SigningKey,
     /// What the device signs with, once it has said so.
     device: Option<PublicKey>,
-    /// All that devices have said.
-    heard: Vec<(Topic, Message)>,
 }
 
 impl Host {
@@ -85,17 +87,7 @@ impl Host {
             link.subscribe(filter).await.unwrap();
         }
         let key = SigningKey::from_seed(&[1; 32]).unwrap();
-        let host = Host {
-            link,
-            inbox,
-            topics,
-            plan,
-            parameters,
-            values: starting(&set),
-            key,
-            device: None,
-            heard: Vec::new(),
-        };
+        let host = Host { link, inbox, topics, plan, parameters, values: starting(&set), key, device: None };
         let key = host.key.public();
         host.say(Topic::Host, message::Host { key, version: "0".into() }, true).await;
         host.say(Topic::Plan(run_id()), host.plan.clone(), true).await;
@@ -144,7 +136,6 @@ impl Host {
                 assert!(self.device.is_none_or(|key| presence.key == Some(key)));
                 self.device = presence.key;
             }
-            self.heard.push((topic.clone(), message.clone()));
             if matches!(topic, Topic::Up(_)) {
                 return message;
             }
@@ -202,13 +193,13 @@ struct Device {
 }
 
 /// A device that trains on a thread of its own.
-fn start(broker: &EmbeddedBroker, source: &Arc<Source>, state: &Path) -> Device {
+fn start(broker: BrokerUrl, source: &Arc<Source>, state: &Path) -> Device {
     let data = Data::Given(Arc::new(reports()));
     launch(broker, state, |plain| Settings { sources: vec![source.clone().into()], data, ..plain })
 }
 
 /// A device that trains in a process of its own, on `data`.
-fn start_apart(broker: &EmbeddedBroker, state: &Path, data: &Path) -> Device {
+fn start_apart(broker: BrokerUrl, state: &Path, data: &Path) -> Device {
     let paths = vec![data.to_path_buf()];
     let options = ReadOptions {
         format: None,
@@ -222,11 +213,11 @@ fn start_apart(broker: &EmbeddedBroker, state: &Path, data: &Path) -> Device {
     launch(broker, state, |plain| Settings { data: Data::Files { paths, options }, workshop: Some(program), ..plain })
 }
 
-fn launch(broker: &EmbeddedBroker, state: &Path, more: impl FnOnce(Settings) -> Settings) -> Device {
+fn launch(broker: BrokerUrl, state: &Path, more: impl FnOnce(Settings) -> Settings) -> Device {
     let overrides = ["name=site-1", "fleet=test"].map(String::from);
     let plain = EdgeConfig::read(None, &overrides).unwrap().settings().unwrap();
     let settings = more(Settings {
-        broker: BrokerUrl::tcp(broker.address()),
+        broker,
         state: state.to_path_buf(),
         engine: EngineConfig { choice: EngineChoice::Tract, threads: 1, ..EngineConfig::default() },
         ..plain
@@ -266,12 +257,13 @@ fn trainings(log: &[What]) -> Vec<u32> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_device_takes_part_is_restarted_and_says_nothing_of_its_data() {
     let broker = EmbeddedBroker::start(BrokerConfig::default()).await.unwrap();
+    let tap = Tap::start(broker.address()).await;
     let source = Arc::new(Source::open(None).unwrap());
     let folder = tempfile::tempdir().unwrap();
     let mut host = Host::start(&broker, &source, 2).await;
     host.begin(0, None).await;
 
-    let first_life = start(&broker, &source, folder.path());
+    let first_life = start(tap.url(), &source, folder.path());
     let (update, _) = host.update(0).await;
     assert_eq!((update.device.as_str(), update.examples, update.steps), ("site-1", 16, 2));
     assert!(update.sent > 0 && update.received > 0);
@@ -280,15 +272,15 @@ async fn a_device_takes_part_is_restarted_and_says_nothing_of_its_data() {
     let log = first_life.stop().await;
     assert_eq!(trainings(&log), [0]);
 
-    let second_life = start(&broker, &source, folder.path());
+    let second_life = start(tap.url(), &source, folder.path());
     let (again, digest) = host.update(0).await;
     assert_eq!(again, update, "made once, sent twice");
     host.answer(0, digest, Outcome::Accepted).await;
     let change = host.apply(&update);
     host.begin(1, Some(change)).await;
-    let (next, digest) = host.update(1).await;
+    let (next, last) = host.update(1).await;
     assert_eq!(next.state, Digest::of_values(&host.values));
-    host.answer(1, digest, Outcome::Accepted).await;
+    host.answer(1, last, Outcome::Accepted).await;
     let log = second_life.stop().await;
     assert_eq!(trainings(&log), [1]);
     assert!(!log.iter().any(|what| matches!(what, What::Fetching { .. })), "the change is all it needs: {log:?}");
@@ -305,7 +297,7 @@ async fn a_device_takes_part_is_restarted_and_says_nothing_of_its_data() {
     };
     assert_eq!((gone.examples, gone.bundles.as_slice()), (20, std::slice::from_ref(&source.hash)));
 
-    nothing_of_the_data(&host.heard, &[update, next]);
+    nothing_of_the_data(&tap, &host, [(update, digest), (next, last)]);
     host.link.shutdown().await;
     broker.shutdown().await.unwrap();
 }
@@ -342,7 +334,7 @@ async fn an_engine_that_is_killed_costs_a_round_and_training_apart_makes_the_sam
     let mut host = Host::start(&broker, &source, STEPS).await;
     host.begin(0, None).await;
 
-    let apart = start_apart(&broker, &folder.path().join("apart"), &data);
+    let apart = start_apart(broker.url(), &folder.path().join("apart"), &data);
     let training = async {
         while trainings(&apart.log.lock().unwrap()).is_empty() {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -376,7 +368,7 @@ async fn an_engine_that_is_killed_costs_a_round_and_training_apart_makes_the_sam
     let broker = EmbeddedBroker::start(BrokerConfig::default()).await.unwrap();
     let mut host = Host::start(&broker, &source, STEPS).await;
     host.begin(1, None).await;
-    let thread = start(&broker, &source, &folder.path().join("thread"));
+    let thread = start(broker.url(), &source, &folder.path().join("thread"));
     let (same, _) = host.update(1).await;
     thread.stop().await;
     let Update { seconds, sent, received, .. } = same;
@@ -385,17 +377,33 @@ async fn an_engine_that_is_killed_costs_a_round_and_training_apart_makes_the_sam
     broker.shutdown().await.unwrap();
 }
 
-/// What left the device holds no word of its examples.
-fn nothing_of_the_data(heard: &[(Topic, Message)], updates: &[Update]) {
-    let kinds: BTreeSet<&str> = heard.iter().map(|(_, message)| message.what()).collect();
-    assert!(kinds.iter().all(|kind| ["presence", "chunk", "progress"].contains(kind)), "{kinds:?}");
+/// Of all that the device wrote to the socket every packet is one of the specification, and none holds a word of its examples.
+fn nothing_of_the_data(tap: &Tap, host: &Host, updates: [(Update, Digest); 2]) {
+    let key = host.device.unwrap();
     let mut said = format!("{updates:?}");
-    for (topic, message) in heard {
-        // What chunks hold are the updates above.
-        if !matches!(message, Message::Chunk(_)) {
-            said.push_str(&format!("{topic:?} {message:?}"));
+    let mut kinds = BTreeSet::new();
+    let mut hear = |heard: Said| {
+        let message = Message::decode(key.open(&heard.topic, &heard.payload).unwrap(), 1 << 24).unwrap();
+        kinds.insert(message.what());
+        match &message {
+            // What they hold is an update that the host put together.
+            Message::Chunk(chunk) => assert!(updates.iter().any(|(_, digest)| *digest == chunk.parcel.digest)),
+            message => said.push_str(&format!("{} {message:?}", heard.topic)),
+        }
+        assert!(host.topics.parse(&heard.topic).is_some(), "{}", heard.topic);
+    };
+    let mut filters = Vec::new();
+    for packet in tap.packets() {
+        match packet {
+            Packet::Connect { will } => hear(will),
+            Packet::Publish(published) => hear(published),
+            Packet::Filters(bytes) => filters.extend(bytes),
+            Packet::Bare => {}
         }
     }
+    kinds.remove("progress");
+    assert_eq!(kinds, ["chunk", "presence"].into(), "and progress, where work takes long");
+    said.push_str(&String::from_utf8_lossy(&filters));
     for example in reports().examples {
         for word in example.text.split_whitespace().filter(|word| word.len() > 6) {
             assert!(!said.contains(word), "`{word}` left the device");
