@@ -1,6 +1,8 @@
 //! A federation of processes: `fedtt serve`, three `fedtt-edge run`, and an operator.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -16,12 +18,14 @@ const TEXTS: [&str; 3] =
 struct Fleet {
     folder: tempfile::TempDir,
     broker: Option<String>,
+    /// Where its page is.
+    web: String,
     devices: Vec<Process>,
 }
 
 impl Fleet {
     fn new(broker: Option<String>) -> Self {
-        Fleet { folder: tempfile::tempdir().unwrap(), broker, devices: Vec::new() }
+        Fleet { folder: tempfile::tempdir().unwrap(), broker, web: String::new(), devices: Vec::new() }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -44,6 +48,7 @@ impl Fleet {
         }
         let mut host = Process::start("fedtt", &words);
         let ready = host.wait_for(|line| line["data"]["broker"].is_string());
+        self.web = ready["data"]["web"].as_str().unwrap().to_string();
         if self.broker.is_none() {
             self.broker = Some(format!("within:{}", ready["data"]["broker"].as_str().unwrap()));
         }
@@ -196,6 +201,55 @@ fn operators_are_told_what_is_wrong() {
     let (envelope, code) = json("fedtt", &[&"run", &"wait", &"run-1", &"--state", &state]);
     assert_eq!((code, envelope["ok"].as_bool()), (3, Some(false)), "{envelope}");
     assert!(refused(&[&"run", &"resume", &"run-1"]).contains("stopped"));
+}
+
+#[test]
+fn runs_that_are_over_are_removed_with_their_files_if_asked_to() {
+    let mut fleet = Fleet::new(None);
+    let host = fleet.serve();
+    let (plan, state) = (fleet.path("plan.toml"), fleet.path("state"));
+    fs::write(&plan, "[model]\nlabels = ['a', 'b']\n").unwrap();
+    let test = fleet.path("site-0.tsv");
+    fs::write(&test, "text\tlabel\nthe pump\ta\nthe fan\tb\n").unwrap();
+    let start = |fleet: &Fleet, token: &str| {
+        let started = fleet.ask(&[&"run", &"start", &plan, &"--test", &test, &"--token", &token]);
+        assert_eq!(started["started"], true);
+        started["run"].as_str().unwrap().to_string()
+    };
+    assert_eq!((start(&fleet, "a"), start(&fleet, "b")), ("run-1".into(), "run-2".into()));
+    fleet.ask(&[&"run", &"stop", &"run-2"]);
+    let (envelope, code) = json("fedtt", &[&"run", &"remove", &"run-2", &"run-1", &"--state", &state]);
+    let error = envelope["error"].as_str().unwrap();
+    assert!(code == 1 && error.contains("run-1 is running") && error.contains("fedtt run stop run-1"), "{envelope}");
+    fleet.ask(&[&"run", &"stop", &"run-1"]);
+    let (first, second) = (fleet.path("runs").join("run-1"), fleet.path("runs").join("run-2"));
+    let removed = fleet.ask(&[&"run", &"remove", &"run-1"]);
+    assert_eq!(removed["removed"][0]["folder"].as_str(), first.to_str(), "{removed}");
+    assert!(first.join("adapter.safetensors").is_file() && first.join("summary.json").is_file());
+    let removed = fleet.ask(&[&"run", &"remove", &"run-2", &"--files"]);
+    assert!(removed["removed"][0]["folder"].is_null() && !second.exists(), "{removed}");
+    assert_eq!(fleet.ask(&[&"run", &"list"])["runs"], Value::Array(Vec::new()));
+    let web = fleet.web.clone();
+    let page = |path: &str| {
+        let mut stream = TcpStream::connect(&web).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {web}\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    for path in ["/", "/api/snapshot", "/metrics"] {
+        let page = page(path);
+        assert!(page.starts_with("HTTP/1.1 200") && !page.contains("run-1") && !page.contains("run-2"), "{page}");
+    }
+    assert!(page("/api/runs/run-1").starts_with("HTTP/1.1 404"));
+    assert_eq!(host.terminate(), 0);
+
+    let _host = fleet.serve();
+    assert_eq!(fleet.ask(&[&"run", &"list"])["runs"], Value::Array(Vec::new()));
+    let known = fs::read_to_string(state.join("known.json")).unwrap();
+    assert!(!known.contains("run-1") && !known.contains("run-2"), "{known}");
+    assert_eq!(start(&fleet, "a"), "run-3", "the token starts anew, and no id is used twice");
+    assert!(!second.exists() && first.is_dir());
 }
 
 #[test]

@@ -54,13 +54,15 @@ impl Available {
     /// # Errors
     /// When there is no bundle, or it is damaged.
     pub fn find(folder: Option<&Path>) -> Result<Self, SourceError> {
-        let Some(folder) = folder else {
-            let hash = fedtt_zoo::ENCODER_SHA256.to_string();
-            return Ok(Available { name: EMBEDDED.into(), hash, place: Place::Embedded });
-        };
+        let Some(folder) = folder else { return Ok(Self::embedded()) };
         let bundle = Bundle::open(folder)?;
         let place = Place::Folder(folder.to_path_buf());
         Ok(Available { name: folder.display().to_string(), hash: bundle.hash().to_string(), place })
+    }
+
+    /// The embedded encoder.
+    pub fn embedded() -> Self {
+        Available { name: EMBEDDED.into(), hash: fedtt_zoo::ENCODER_SHA256.to_string(), place: Place::Embedded }
     }
 
     /// Its folder, unless it is embedded.
@@ -195,7 +197,7 @@ impl Source {
     /// The tokenizer at work, or, where there is none, an encoder that takes token ids.
     ///
     /// # Errors
-    /// When the tokenizer cannot be read or `max_length` is too short for it.
+    /// When the tokenizer cannot be read, or `max_length` is too short for it.
     pub fn encoder(&self, max_length: usize) -> Result<TextEncoder, TokenizeError> {
         match &self.tokenizer {
             Some((name, json)) => TextEncoder::new(name, json, max_length),

@@ -140,12 +140,11 @@ fn train_then_eval_then_predict() {
 fn run_names_what_it_cannot_use_and_ends_when_asked_to() {
     let folder = tempfile::tempdir().unwrap();
     let run = |args: &[&str]| edge(folder.path(), &[&["run", "--json"], args].concat());
-    let cases: [(&[&str], &str); 5] = [
+    let cases: [(&[&str], &str); 4] = [
         (&["--name", "a/b"], "setting `name`"),
         (&["--name", "d", "--broker", "http://x"], "setting `broker`"),
         (&["--name", "d", "--set", "policy.quiet=now"], "`now` is not a stretch of the day"),
         (&["--name", "d", "--config", "none.toml"], "cannot read none.toml"),
-        (&["--name", "d", "--data", "none.tsv"], "cannot read none.tsv"),
     ];
     for (args, part) in cases {
         let output = run(args);
@@ -154,22 +153,26 @@ fn run_names_what_it_cannot_use_and_ends_when_asked_to() {
         assert!(last.contains(part) && last.contains("\"ok\":false"), "{args:?}: {last}");
     }
 
-    // Nobody listens at this port: that is no failure.
+    // Nobody listens at this port: that is no failure, nor is what may be mended.
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let args = ["run", "--json", "--name", "d", "--broker", &format!("mqtt://{free}"), "--set", "engine.engine=tract"];
-    let mut child = Command::new(env!("CARGO_BIN_EXE_fedtt-edge"))
-        .args(args)
-        .current_dir(folder.path())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let mut event = || serde_json::from_str::<Value>(&lines.next().unwrap().unwrap()).unwrap();
-    assert_eq!(event()["event"], "started");
-    assert_eq!(event()["event"], "disconnected");
-    let killed = Command::new("kill").arg(child.id().to_string()).status().unwrap();
-    assert!(killed.success());
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let broker = format!("mqtt://{free}");
+    let plain = ["run", "--json", "--name", "d", "--broker", &broker, "--set", "engine.engine=tract"];
+    for (more, said) in [(&[][..], "disconnected"), (&["--data", "none.tsv"], "unready")] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_fedtt-edge"))
+            .args([&plain[..], more].concat())
+            .current_dir(folder.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut event = || serde_json::from_str::<Value>(&lines.next().unwrap().unwrap()).unwrap();
+        assert_eq!(event()["event"], "started");
+        let next = event();
+        assert!(next["event"] == said && next["reason"].as_str().is_some_and(|why| !why.is_empty()), "{next}");
+        let killed = Command::new("kill").arg(child.id().to_string()).status().unwrap();
+        assert!(killed.success());
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+    }
     assert!(folder.path().join("fedtt-edge-state/lock").is_file());
 }
 

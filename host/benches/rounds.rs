@@ -215,6 +215,7 @@ async fn client(number: usize, fleet: String, broker: String, bundle: String, en
         fetches: false,
         fetching: Vec::new(),
         examples: 100,
+        problem: None,
         key: Some(key.public()),
         session: 1,
         beat: 1,

@@ -133,6 +133,23 @@ impl Artefacts {
         Ok(())
     }
 
+    /// Lets go of the folder of a run that was removed, and with `files` removes it too. Returns it where it stays.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn remove(&mut self, run: &RunId, files: bool) -> Result<Option<PathBuf>, ArtefactError> {
+        self.logs.remove(run.as_str());
+        // A run's id is a plain name: nothing but a folder, or a link, within `runs`.
+        let folder = self.runs.join(run.as_str());
+        if !files {
+            return Ok(Some(folder).filter(|folder| folder.exists()));
+        }
+        match std::fs::remove_dir_all(&folder) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(ArtefactError::Io { path: folder, source }),
+            _ => Ok(None),
+        }
+    }
+
     /// Writes an adapter and returns its path.
     ///
     /// # Errors
@@ -175,4 +192,33 @@ pub fn read_report(folder: &Path) -> Result<RunReport, ArtefactError> {
     let (text, path) = read("rounds.jsonl")?;
     let rounds = text.lines().map(serde_json::from_str).collect::<Result<_, _>>().map_err(|e| content(&path, e))?;
     Ok(RunReport { summary, plan, rounds })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_folder_of_the_run_is_removed_and_only_if_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        let (runs, beside) = (folder.path().join("runs"), folder.path().join("beside"));
+        let mut artefacts = Artefacts::open(&runs).unwrap();
+        let id = |name: &str| RunId::new(name).unwrap();
+        std::fs::create_dir(&beside).unwrap();
+        for file in
+            [beside.join("a"), artefacts.folder("a-1").unwrap().join("a"), artefacts.folder("a-11").unwrap().join("a")]
+        {
+            std::fs::write(file, "").unwrap();
+        }
+        std::os::unix::fs::symlink(&beside, runs.join("a-2")).unwrap();
+        assert_eq!(artefacts.remove(&id("a-1"), false).unwrap(), Some(runs.join("a-1")));
+        assert!(runs.join("a-1/a").is_file());
+        for run in ["a-1", "a-2", "a-3"] {
+            assert_eq!(artefacts.remove(&id(run), true).unwrap(), None);
+            assert!(!runs.join(run).exists(), "{run}");
+            assert_eq!(artefacts.remove(&id(run), false).unwrap(), None);
+        }
+        assert!(beside.join("a").is_file() && runs.join("a-11/a").is_file());
+    }
 }

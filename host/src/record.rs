@@ -79,11 +79,15 @@ pub struct RoundRecord {
     pub trained: u64,
     /// Those aggregated.
     pub contributions: BTreeMap<String, Contribution>,
-    /// Devices asked that refused, with their reasons.
+    /// Those that were in and are not in the result, for being out of proportion.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub left_out: BTreeMap<String, Contribution>,
+    /// Devices asked that are not in the result, with the reasons: they refused, were away, or were left out.
     pub refusals: BTreeMap<String, String>,
     /// Messages not aggregated.
     pub refused: Refused,
-    /// The adapter this round began with, on devices' held-out examples, weighted by their number.
+    /// The adapter this round began with, on devices' held-out examples, weighted by their
+    /// number, where none has more than ten times the examples of the device in the middle.
     pub before: Option<Measured>,
     /// The adapter this round ended with, on the host's own examples.
     pub after: Option<Measured>,
@@ -95,6 +99,13 @@ pub struct RoundRecord {
     pub norm: f64,
     /// Relative error of rounding, for `exact`.
     pub truncation: Option<f64>,
+}
+
+impl RoundRecord {
+    /// All that were in, by device.
+    pub fn all(&self) -> impl Iterator<Item = (&String, &Contribution)> {
+        self.contributions.iter().chain(&self.left_out)
+    }
 }
 
 /// How a run stands.

@@ -9,11 +9,16 @@ fn fedtt(args: &[&str]) -> Output {
 
 #[test]
 fn every_command_shows_an_example() {
-    let run = ["plan", "start", "list", "show", "watch", "wait", "pause", "resume", "step", "stop", "report", "export"];
+    let run = [
+        "plan", "start", "list", "show", "watch", "wait", "pause", "resume", "step", "stop", "remove", "report",
+        "export",
+    ];
     let backbone = ["prepare", "inspect", "verify"].iter().map(|command| vec!["backbone", command]);
     let device = ["list", "show", "enroll", "revoke"].iter().map(|command| vec!["device", command]);
     let commands = run.iter().map(|command| vec!["run", command]).chain(backbone).chain(device);
-    for command in commands.chain([vec!["serve"], vec!["broker", "config", "mosquitto"]]) {
+    for command in
+        commands.chain([vec!["serve"], vec!["broker", "config", "mosquitto"], vec!["broker", "new-password"]])
+    {
         let help = fedtt(&[command.clone(), vec!["--help"]].concat());
         let text = String::from_utf8(help.stdout).unwrap();
         assert!(

@@ -16,18 +16,21 @@ struct Fleet {
     host: Process,
     broker: String,
     web: String,
+    bundles: String,
 }
 
 impl Fleet {
     fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (state, runs) = (folder.path().join("state"), folder.path().join("runs"));
+        let config = folder.path().join("host.toml");
+        std::fs::write(&config, "[web]\nbind = '127.0.0.1:0'\nbundles = '127.0.0.1:0'\n").unwrap();
         let words: [Word<'_>; 9] =
-            [&"serve", &"--web", &"127.0.0.1:0", &"--state", &state, &"--runs", &runs, &"--bind", &"127.0.0.1:0"];
+            [&"serve", &"--config", &config, &"--state", &state, &"--runs", &runs, &"--bind", &"127.0.0.1:0"];
         let mut host = Process::start("fedtt", &words);
         let ready = host.wait_for(|line| line["data"]["broker"].is_string());
         let of = |key: &str| ready["data"][key].as_str().unwrap().to_string();
-        Fleet { broker: of("broker"), web: of("web"), host, folder }
+        Fleet { broker: of("broker"), web: of("web"), bundles: of("bundles"), host, folder }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -38,7 +41,9 @@ impl Fleet {
         let name = format!("site-{n}");
         let (file, state) = (self.path(&format!("{name}.tsv")), self.path(&name));
         write_examples(&file, n);
-        let fetch = format!("fetch.bundles=http://{}/bundles", self.web);
+        // The page has bundles too.
+        let at = if n == 0 { &self.web } else { &self.bundles };
+        let fetch = format!("fetch.bundles=http://{at}/bundles");
         Process::device(&self.broker, &name, &file, &state, &[&fetch])
     }
 

@@ -51,6 +51,7 @@ fn process() {
         name: name.clone(),
         labels: Vec::new(),
         state: text("state").into(),
+        bundles: Vec::new(),
         sources: Vec::new(),
         data: Data::Given(Arc::new(Dataset { name: String::new(), examples: Vec::new() })),
         policy: LocalPolicy::default(),

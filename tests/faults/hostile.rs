@@ -136,6 +136,7 @@ async fn mallory(broker: BrokerUrl, bundle: String, attacking: bool) {
             fetches: false,
             fetching: Vec::new(),
             examples: 9,
+            problem: None,
             key: Some(key.public()),
             session: 1,
             beat: 1,

@@ -4,6 +4,7 @@
 
 mod beside;
 mod fleet;
+mod password;
 mod renewal;
 
 use std::fs;

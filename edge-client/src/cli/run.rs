@@ -160,6 +160,10 @@ fn tell(told: &Told, json: bool) {
             let text = format!("certificate not renewed: {reason}; it holds until {}", date(*expires));
             print(json, json!({ "event": "not_renewed", "reason": reason, "expires": expires }), &text);
         }
+        Told::Unready { reason } => {
+            let text = format!("takes part in nothing for now: {reason}; looking again every 30 s");
+            print(json, json!({ "event": "unready", "reason": reason }), &text);
+        }
         Told::Priority(reason) => print(json, json!({ "event": "priority", "reason": reason }), reason),
         Told::NoControl(reason) => {
             let text = format!("`fedtt-edge doctor` cannot ask this device: {reason}");
@@ -189,7 +193,7 @@ fn priority(event: &Value) -> Priority {
         "disconnected" | "forged" | "unreadable" | "ignored" | "set_aside" | "priority" | "no_control" => {
             Priority::Warning
         }
-        "not_enrolled" | "not_renewed" | "refused" | "held" | "paused" => Priority::Warning,
+        "not_enrolled" | "not_renewed" | "unready" | "refused" | "held" | "paused" => Priority::Warning,
         "started" | "connected" | "host_found" | "enrolled" | "renewed" | "over" => Priority::Notice,
         _ => Priority::Info,
     }

@@ -35,9 +35,8 @@ pub(super) struct Hands {
 
 impl Hands {
     /// Ready when the device is to stop.
-    pub(super) async fn stopped(&mut self) {
-        // An error: whoever could stop it is gone, which stops it as well.
-        let _ = self.stopping.wait_for(|stop| *stop).await;
+    pub(super) async fn stopped(&self) {
+        super::stopped(self.stopping.clone()).await;
     }
 
     /// Carries effects out in their order.

@@ -222,10 +222,10 @@ impl EdgeConfig {
         Value::Table(table).try_into().map_err(content)
     }
 
-    /// The settings, checked, with the backbones found.
+    /// The settings, checked.
     ///
     /// # Errors
-    /// When a setting is out of range, or a backbone is not there.
+    /// When a setting is out of range, or what the device was enrolled with cannot be read.
     pub fn settings(self) -> Result<Settings, DaemonError> {
         let field = |field: &'static str| move |message: String| ConfigError::Field { field, message };
         let Place { broker, tls, fleet, name, labels } = Place::of(&self)?;
@@ -243,15 +243,8 @@ impl EdgeConfig {
         if let Some(label) = self.labels.iter().find(|label| label.is_empty() || label.len() > 200) {
             return Err(field("labels")(format!("`{label}` has not 1 to 200 bytes")).into());
         }
-        let folders: Vec<Option<&Path>> = match self.bundles.as_slice() {
-            [] => vec![None],
-            folders => {
-                let given = folders.iter().map(|folder| Some(folder.as_path()));
-                // What a device fetches it need not be given: the embedded encoder is always at hand then.
-                given.chain(self.fetch.bundles.as_ref().map(|_| None)).collect()
-            }
-        };
-        let sources = folders.into_iter().map(|folder| Ok(Available::find(folder)?));
+        // What a device fetches it need not be given: the embedded encoder is always at hand then.
+        let embedded = self.bundles.is_empty() || self.fetch.bundles.is_some();
         Ok(Settings {
             broker: broker.parse().map_err(|e: fedtt_link::LinkError| field("broker")(e.to_string()))?,
             tls,
@@ -260,7 +253,8 @@ impl EdgeConfig {
             name: DeviceName::new(name).map_err(|e| field("name")(e.to_string()))?,
             labels,
             state: self.state,
-            sources: sources.collect::<Result<_, DaemonError>>()?,
+            bundles: self.bundles,
+            sources: embedded.then(Available::embedded).into_iter().collect(),
             data: self.data.open(),
             policy: LocalPolicy {
                 min_examples: self.policy.min_examples,

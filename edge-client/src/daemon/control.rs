@@ -43,6 +43,9 @@ pub(crate) struct Standing {
     pub(crate) connected: bool,
     /// Why it was not at last.
     pub(crate) reason: Option<String>,
+    /// Why it takes part in nothing for now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) problem: Option<String>,
     /// The certificate the broker showed, in DER.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) peer: Option<Vec<u8>>,
@@ -93,6 +96,11 @@ impl Control {
     /// It does not, or no longer.
     pub(super) fn disconnected(&self, reason: &str) {
         self.standing.send_modify(|standing| (standing.connected, standing.reason) = (false, Some(reason.into())));
+    }
+
+    /// The device takes part in nothing for now.
+    pub(super) fn unready(&self, problem: &str) {
+        self.standing.send_modify(|standing| standing.problem = Some(problem.into()));
     }
 
     /// The host has answered a hello.

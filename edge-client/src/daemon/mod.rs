@@ -11,6 +11,7 @@ mod fetching;
 mod guard;
 mod life;
 mod place;
+mod readiness;
 mod renewing;
 mod room;
 mod service;
@@ -29,7 +30,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fedtt_identity::authority::CLIENT_ID;
 use fedtt_link::{BrokerUrl, Delivery, Inbox, Link, LinkConfig, LinkError, Retry, TlsFiles};
-use fedtt_runtime::{EngineConfig, SelectError};
+use fedtt_runtime::EngineConfig;
 use fedtt_wire::message::Presence;
 use fedtt_wire::names::NameError;
 use fedtt_wire::{DeviceName, FleetName, Message, PublicKey, Topics, WireError};
@@ -37,11 +38,11 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 
 use crate::board::Board;
-use crate::data::{DataError, Dataset, ReadOptions};
-use crate::fetch::{FetchSettings, Shelf};
+use crate::data::{Dataset, ReadOptions};
+use crate::fetch::FetchSettings;
 use crate::identity::{EnrollError, IdentityError, tls as enrolled_tls};
 use crate::round::{Event, Identity, LocalPolicy, Notice, Pace, Participant, receive};
-use crate::source::{Available, FieldSplit, SourceError, field_reports};
+use crate::source::Available;
 
 pub use crate::board::Limits;
 pub use config::{ConfigError, DataFiles, EdgeConfig, EngineSettings, PolicySettings, SecuritySettings};
@@ -55,10 +56,11 @@ use control::Control;
 use fetching::Fetching;
 use guard::Guard;
 use life::Life;
+use readiness::{LOOK_EVERY, look};
 use renewing::Renewing;
 use room::Room;
 use service::Service;
-use telling::telling;
+use telling::{Tell, telling};
 use trainer::Trainer;
 use trust::{Opened, Trust};
 use worker::Training;
@@ -107,7 +109,9 @@ pub struct Settings {
     pub labels: Vec<String>,
     /// Where it keeps what must outlive it.
     pub state: PathBuf,
-    /// Its backbones.
+    /// Folders of its backbones.
+    pub bundles: Vec<PathBuf>,
+    /// Backbones that are at hand without.
     pub sources: Vec<Available>,
     /// What it trains on.
     pub data: Data,
@@ -145,15 +149,6 @@ pub enum DaemonError {
     /// A name cannot be used.
     #[error(transparent)]
     Name(#[from] NameError),
-    /// A backbone cannot be opened.
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    /// The device's examples cannot be read.
-    #[error(transparent)]
-    Data(#[from] DataError),
-    /// No engine can be used.
-    #[error(transparent)]
-    Engine(#[from] SelectError),
     /// What must outlive the process cannot be written or read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -205,6 +200,11 @@ pub enum Told {
         /// Why.
         reason: String,
     },
+    /// The device takes part in nothing as things are, and looks again.
+    Unready {
+        /// Why.
+        reason: String,
+    },
     /// Training cannot be made to yield to the rest of the device.
     Priority(String),
     /// `fedtt-edge doctor` cannot ask this device.
@@ -243,34 +243,46 @@ pub enum Told {
 /// Takes part in a fleet's runs until `shutdown` is ready. `tell` is called, from any thread, with what happens.
 ///
 /// # Errors
-/// When the settings cannot be used, or the device cannot keep what must outlive it. A broker that is away is no error.
+/// When the settings cannot be used, the device has no identity, or another process has its state. A broker that is away is
+/// no error, nor is what can be mended while the device runs: of that it tells people and the host, and looks again.
 pub async fn run(
     settings: Settings,
     shutdown: impl Future<Output = ()> + Send + 'static,
     tell: impl Fn(Told) + Send + Sync + 'static,
 ) -> Result<(), DaemonError> {
-    let presence = Presence {
-        online: true,
-        version: env!("CARGO_PKG_VERSION").to_string(),
-        labels: settings.labels.clone(),
-        engine: fedtt_runtime::expected(&settings.engine)?,
-        bundles: settings
-            .sources
-            .iter()
-            .map(|source| source.hash.clone())
-            .chain(Shelf::of(&settings.state).whole())
-            .collect(),
-        fetches: settings.policy.fetch,
-        examples: settings.data.count()?,
-        ..Presence::default()
-    };
-    let place = Place::of(&settings);
-    let worker: Box<dyn Worker> = match &settings.workshop {
-        Some(program) => Box::new(Workshop::new(program.clone(), place)),
-        None => Box::new(Training::new(place)),
-    };
+    take_part(settings, LOOK_EVERY, stopping(shutdown), Arc::new(tell)).await
+}
+
+/// As [`run`]; a device that is not ready looks `every` so long whether it is.
+async fn take_part(
+    settings: Settings,
+    every: Duration,
+    stopping: watch::Receiver<bool>,
+    tell: Tell,
+) -> Result<(), DaemonError> {
     let retry = LinkConfig::new(settings.broker.clone(), "").retry;
-    work(settings, Labour { presence, worker, pace: Pace::default(), retry }, shutdown, tell).await
+    let mut looked = look(&settings).await;
+    loop {
+        let ready = match looked {
+            Ok(ready) => ready,
+            Err(problem) => match readiness::wait(&settings, problem, every, &stopping, &tell).await? {
+                Some(ready) => ready,
+                None => return Ok(()),
+            },
+        };
+        let settings = Settings { sources: ready.sources, ..settings.clone() };
+        let place = Place::of(&settings);
+        let worker: Box<dyn Worker> = match &settings.workshop {
+            Some(program) => Box::new(Workshop::new(program.clone(), place)),
+            None => Box::new(Training::new(place)),
+        };
+        let labour = Labour { presence: ready.presence, worker, pace: Pace::default(), retry };
+        let said = tell.clone();
+        match work(settings, labour, stopped(stopping.clone()), move |told| said(told)).await {
+            Err(DaemonError::Store(error @ StoreError::Io { .. })) => looked = Err(error.into()),
+            outcome => return outcome,
+        }
+    }
 }
 
 /// What a device does in place of training on its own data, and how often it repeats itself.
@@ -306,7 +318,7 @@ pub async fn work(
     let identity = Identity { device: settings.name.clone(), fleet: settings.fleet.clone(), presence };
     let seed = now() ^ u64::from(std::process::id());
     let (participant, effects) = Participant::new(identity, settings.policy.clone(), seed, found);
-    let participant = participant.paced(pace);
+    let mut participant = participant.paced(pace);
     let (link, inbox) = connect(&settings, &participant, &trust, retry).await?;
     for filter in participant.filters() {
         link.subscribe(filter).await?;
@@ -321,13 +333,16 @@ pub async fn work(
     let stopping = stopping(shutdown);
     let mut hands = Hands { link, store, trust, renewing, control, trainer, fetching, stopping, tell, service, life };
     hands.carry_out(effects).await?;
-    let outcome = serve(participant, inbox, events, &mut hands).await;
+    let outcome = serve(&mut participant, inbox, events, &mut hands).await;
     hands.service.stopping();
+    // Also of a device that cannot go on: as it takes leave of the broker, its last will is not published.
+    let (topic, farewell) = participant.farewell();
+    let left = hands.publish_last(&topic, farewell.into()).await;
     let Hands { link, trainer, .. } = hands;
     link.shutdown().await;
     trainer.end().await;
     watch.abort();
-    outcome
+    outcome.and(left)
 }
 
 /// Milliseconds since 1970.
@@ -365,8 +380,14 @@ fn stopping(shutdown: impl Future<Output = ()> + Send + 'static) -> watch::Recei
     stopping
 }
 
+/// Ready once the flag is set.
+async fn stopped(mut stopping: watch::Receiver<bool>) {
+    // An error: whoever could set it is gone, which stops the device as well.
+    let _ = stopping.wait_for(|stop| *stop).await;
+}
+
 async fn serve(
-    mut participant: Participant,
+    participant: &mut Participant,
     mut inbox: Inbox,
     mut events: mpsc::UnboundedReceiver<Event>,
     hands: &mut Hands,
@@ -377,7 +398,7 @@ async fn serve(
         let event = tokio::select! {
             () = hands.stopped() => break,
             delivery = inbox.recv() => match delivery {
-                Some(delivery) => hands.event(&participant, delivery).await?,
+                Some(delivery) => hands.event(participant, delivery).await?,
                 None => break,
             },
             event = events.recv() => match event {
@@ -396,8 +417,7 @@ async fn serve(
             }
         }
     }
-    let (topic, farewell) = participant.farewell();
-    hands.publish_last(&topic, farewell.into()).await
+    Ok(())
 }
 
 impl Hands {
@@ -445,19 +465,5 @@ impl Hands {
             return Ok(None);
         }
         Ok(event)
-    }
-}
-
-impl Data {
-    /// How many examples there are, whatever they are used for.
-    fn count(&self) -> Result<u64, DataError> {
-        match self {
-            Data::Embedded => Ok(field_reports(FieldSplit::Train).examples.len() as u64),
-            Data::Given(data) => Ok(data.examples.len() as u64),
-            Data::Files { paths, options } => {
-                let options = ReadOptions { labelled: false, ..options.clone() };
-                paths.iter().map(|path| Ok(Dataset::read(path, &options)?.examples.len() as u64)).sum()
-            }
-        }
     }
 }

@@ -12,8 +12,7 @@ use fedtt_link::TlsFiles;
 use fedtt_wire::DeviceName;
 
 use super::config::{ConfigError, EdgeConfig, machine};
-use super::life::Life;
-use super::service::Service;
+use super::service::{Alive, Service};
 use super::telling::telling;
 use super::{DaemonError, Told};
 use crate::identity::{EnrollError, Enrolled, Identity, Step, enroll, enrolled, own_name, tls};
@@ -124,7 +123,7 @@ pub async fn enroll_first(
     let tell = telling(tell, service.clone());
     // A board that is not enrolled yet is no failed service, which would be started again and again.
     service.up();
-    let _alive = Alive(tokio::spawn(Service::watch(Life::new())));
+    let _alive = Alive::begin();
     let identity = Identity::open(&config.state)?;
     loop {
         let read = read_seed(seed)?;
@@ -145,15 +144,6 @@ pub async fn enroll_first(
             Err(error) => return Err(error.into()),
         }
         tokio::time::sleep(REFUSED).await;
-    }
-}
-
-/// Gives the service manager signs of life until dropped.
-struct Alive(tokio::task::JoinHandle<()>);
-
-impl Drop for Alive {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
+use tokio::task::JoinHandle;
 
 use super::Told;
 use super::life::Life;
@@ -76,9 +77,25 @@ impl Service {
     }
 }
 
+/// Gives the service manager signs of life, while there is no work, until dropped.
+pub(super) struct Alive(JoinHandle<()>);
+
+impl Alive {
+    pub(super) fn begin() -> Self {
+        Alive(tokio::spawn(Service::watch(Life::new())))
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 fn status(told: &Told) -> Option<String> {
     let text = match told {
         Told::Disconnected { reason, .. } => format!("not connected: {reason}"),
+        Told::Unready { reason } => format!("takes part in nothing for now: {reason}"),
         Told::Notice(Notice { what: What::Connected, .. }) => "connected, waiting for rounds".to_string(),
         Told::Notice(notice) => match notice.what {
             What::Ignored { .. } | What::SetAside { .. } | What::Announced { .. } => return None,

@@ -11,8 +11,8 @@ use crate::fetch::Shelf;
 use crate::source::{Available, Source};
 
 /// The backbones that open.
-pub(super) fn check(bundles: &[PathBuf], settings: &Settings) -> (Vec<Arc<Source>>, Vec<Check>) {
-    let mut folders: Vec<Option<PathBuf>> = bundles.iter().cloned().map(Some).collect();
+pub(super) fn check(settings: &Settings) -> (Vec<Arc<Source>>, Vec<Check>) {
+    let mut folders: Vec<Option<PathBuf>> = settings.bundles.iter().cloned().map(Some).collect();
     if folders.is_empty() {
         folders.push(None);
     }

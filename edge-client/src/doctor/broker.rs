@@ -34,7 +34,10 @@ pub(super) async fn check(settings: &Settings) -> Vec<Check> {
     let mut asked = Asked { reached: None, peer: None, host: None, greeting: None };
     let certified = settings.tls.as_ref().is_some_and(|tls| tls.cert.is_some());
     let outcome = match control::ask(&settings.state).await {
-        Ok(standing) if standing.broker == settings.broker.to_string() => asked.hear(settings, standing),
+        Ok(standing) if standing.broker == settings.broker.to_string() => {
+            checks.extend(standing.problem.as_ref().map(|problem| unready(problem)));
+            asked.hear(settings, standing)
+        }
         Err(error) if certified && matches!(StateDir::open(&settings.state), Err(StoreError::InUse(_))) => {
             let finding = format!("not tried: a device runs here and does not answer ({error})");
             let advice = "a second connection with its certificate may end its own: look with `systemctl status fedtt-edge`, or stop \
@@ -83,6 +86,13 @@ fn cannot(broker: &str, reason: &str) -> Check {
     };
     let named = if reason.contains(broker) { reason.to_string() } else { format!("{broker}: {reason}") };
     Check::fail("broker", named, advice)
+}
+
+/// The device that runs here may see less than who examines it.
+fn unready(problem: &str) -> Check {
+    let finding = format!("the device that runs here takes part in nothing for now: {problem}");
+    let advice = "it looks again every 30 s. As a service it sees nothing of /home, and reads what its user may read";
+    Check::fail("device", finding, advice)
 }
 
 fn identity(settings: &Settings) -> Result<Identity, Check> {

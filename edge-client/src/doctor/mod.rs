@@ -14,8 +14,6 @@ mod storage;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
-
 use serde::Serialize;
 
 use crate::board::Board;
@@ -64,8 +62,7 @@ impl Check {
 /// Examines the board for what `config` asks of it.
 pub async fn examine(config: EdgeConfig, board: &Board) -> Vec<Check> {
     let mut checks = Vec::new();
-    // Backbones have checks of their own; a fault of one hides no other setting's.
-    let settings = match (EdgeConfig { bundles: Vec::new(), ..config.clone() }).settings() {
+    let settings = match config.settings() {
         Ok(settings) => {
             let (name, fleet, broker) = (&settings.name, &settings.fleet, &settings.broker);
             checks.push(Check::ok("settings", format!("device {name} of fleet {fleet}, broker {broker}")));
@@ -77,8 +74,8 @@ pub async fn examine(config: EdgeConfig, board: &Board) -> Vec<Check> {
         }
     };
     let examined = tokio::task::spawn_blocking({
-        let (settings, bundles, board) = (settings.clone(), config.bundles.clone(), board.clone());
-        move || here(&settings, &bundles, &board)
+        let (settings, board) = (settings.clone(), board.clone());
+        move || here(&settings, &board)
     });
     match examined.await {
         Ok(found) => checks.extend(found),
@@ -91,9 +88,9 @@ pub async fn examine(config: EdgeConfig, board: &Board) -> Vec<Check> {
 }
 
 /// What can be told without a broker.
-fn here(settings: &Settings, bundles: &[PathBuf], board: &Board) -> Vec<Check> {
+fn here(settings: &Settings, board: &Board) -> Vec<Check> {
     let (engine, mut checks) = engine::check(settings);
-    let (sources, found) = backbones::check(bundles, settings);
+    let (sources, found) = backbones::check(settings);
     checks.extend(found);
     checks.extend(memory::check(&sources, engine.as_deref(), settings, board));
     checks.extend(storage::check(&settings.state));

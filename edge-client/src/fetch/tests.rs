@@ -141,6 +141,7 @@ fn made(seed: u32) -> (String, Files) {
         streams: vec![],
         hidden_state: "y".into(),
         logits: None,
+        causal: None,
     };
     let settings = Settings {
         source: Origin { file: "m.onnx".into(), sha256: "00".into() },

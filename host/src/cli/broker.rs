@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use fedtt::control::fleet::FleetRequest;
-use fedtt::fleet::{MosquittoOptions, Span};
+use fedtt::fleet::{MosquittoOptions, PasswordChanged, Span};
 use fedtt_wire::FleetName;
 
 use super::host::HostArgs;
@@ -23,11 +23,24 @@ certificates; to the second come devices that have none yet, and can do nothing 
 certificates of broker and host, which last a year. Written again, devices and seed files stay valid.
 Exit codes: 0 done, 1 failed, 2 wrong usage.";
 
+const PASSWORD_EXAMPLES: &str = "\
+Example: fedtt broker new-password
+
+For when a seed file has got into wrong hands. Seed files made before let nobody in any more: make
+new ones for boards that are still to enrol, and take the tokens in the old ones back with
+`fedtt device tokens --cancel ID`. Boards that are enrolled go on as before, and hear the password
+when they renew their certificates; one that is off until after its certificate has ended needs a
+new seed (`fedtt device enroll NAME`, and on the board `fedtt-edge enroll --seed FILE --again`).
+Exit codes: 0 done, 1 failed, or changed but the broker does not know it yet; 2 wrong usage.";
+
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Write a broker's settings, with certificates and rights for the fleet
     #[command(subcommand)]
     Config(Kind),
+    /// Give the port for devices that enrol a new password; seed files that are out are void then
+    #[command(after_help = PASSWORD_EXAMPLES)]
+    NewPassword(PasswordArgs),
 }
 
 #[derive(Subcommand)]
@@ -74,14 +87,48 @@ pub(crate) struct MosquittoArgs {
     host: HostArgs,
 }
 
+/// Options of `broker new-password`.
+#[derive(Args)]
+pub(crate) struct PasswordArgs {
+    /// The fleet, where no host runs [default: the one the broker was set up for]
+    #[arg(long, value_name = "NAME")]
+    fleet: Option<FleetName>,
+    #[command(flatten)]
+    host: HostArgs,
+}
+
 impl Command {
     pub(crate) fn name(&self) -> &'static str {
-        "broker config mosquitto"
+        match self {
+            Command::Config(Kind::Mosquitto(_)) => "broker config mosquitto",
+            Command::NewPassword(_) => "broker new-password",
+        }
     }
 }
 
 pub(crate) fn run(command: Command) -> anyhow::Result<Outcome> {
-    let Command::Config(Kind::Mosquitto(args)) = command;
+    match command {
+        Command::Config(Kind::Mosquitto(args)) => mosquitto(args),
+        Command::NewPassword(args) => new_password(&args),
+    }
+}
+
+fn new_password(args: &PasswordArgs) -> anyhow::Result<Outcome> {
+    let data = ask(&args.host, args.fleet.as_ref(), FleetRequest::Password)?;
+    let changed: PasswordChanged = serde_json::from_value(data.clone())?;
+    let fleet = changed.fleet;
+    let text = match &changed.broker {
+        Ok(()) => {
+            format!("Fleet {fleet}: seed files made before are void; `fedtt device enroll` makes new ones.\n")
+        }
+        Err(reason) => format!(
+            "Fleet {fleet}: the password is changed. The broker still takes the one before, and not yet the new one: {reason}\n"
+        ),
+    };
+    Ok(Outcome { text, data, ok: changed.broker.is_ok() })
+}
+
+fn mosquitto(args: MosquittoArgs) -> anyhow::Result<Outcome> {
     let options = MosquittoOptions {
         at: args.hostname,
         port: args.listen,

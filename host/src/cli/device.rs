@@ -63,11 +63,13 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or("").to_string()
 }
 
-fn refusal(device: &Value) -> String {
-    let said = &device["last_refusal"];
-    match said.is_null() {
-        true => String::new(),
-        false => format!("{}: {}", text(&said[0]), text(&said[1])),
+/// Why a device takes part in nothing for now, or did not last, and in which run.
+fn trouble(device: &Value) -> String {
+    let refused = &device["last_refusal"];
+    match (device["problem"].as_str(), refused.is_null()) {
+        (Some(problem), _) => problem.to_string(),
+        (None, true) => String::new(),
+        (None, false) => format!("{}: {}", text(&refused[0]), text(&refused[1])),
     }
 }
 
@@ -94,6 +96,7 @@ fn seen(device: &Value) -> String {
 fn presence(device: &Value) -> &'static str {
     let fetches = device["fetching"].as_array().is_some_and(|bundles| !bundles.is_empty());
     match device["online"] == true {
+        true if !device["problem"].is_null() => "unready",
         true if fetches => "fetching",
         true => "online",
         false => "away",
@@ -119,7 +122,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<Outcome> {
                         words(&device["runs"]),
                         trust(device).to_string(),
                         certificate(device),
-                        refusal(device),
+                        trouble(device),
                     ]
                 };
                 let rows: Vec<Vec<String>> = devices.iter().map(row).collect();
@@ -133,7 +136,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<Outcome> {
                     "runs",
                     "known",
                     "certificate until",
-                    "last refusal",
+                    "trouble",
                 ];
                 table(&header, &rows)
             };
@@ -162,7 +165,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<Outcome> {
                 ("bundles", words(&found["bundles"])),
                 ("fetching", words(&found["fetching"])),
                 ("runs", words(&found["runs"])),
-                ("refused", refusal(found)),
+                ("trouble", trouble(found)),
             ] {
                 if !value.is_empty() {
                     shown += &format!("  {name:<13}{value}\n");

@@ -126,9 +126,11 @@ fn tell(told: Told, as_json: bool) {
 
 fn value(told: Told) -> Value {
     match told {
-        Told::Ready { broker, embedded, web, control, key } => json!({
+        Told::Ready { broker, embedded, web, bundles, control, key } => json!({
             "version": 1, "command": "serve", "ok": true,
-            "data": { "broker": broker, "embedded": embedded, "web": web, "control": control, "key": key },
+            "data": {
+                "broker": broker, "embedded": embedded, "web": web, "bundles": bundles, "control": control, "key": key,
+            },
         }),
         Told::Connected => json!({ "version": 1, "connected": true }),
         Told::Disconnected { reason, retry_in } => {
@@ -155,10 +157,14 @@ fn enrolled(what: &Enrolled) -> (&'static str, &DeviceName) {
 
 fn text(told: Told) -> bool {
     match told {
-        Told::Ready { broker, embedded, web, control, key } => {
+        Told::Ready { broker, embedded, web, bundles, control, key } => {
             let within = if embedded { " (within this process)" } else { "" };
             let page = web.map(|web| format!("\npage     http://{web}/")).unwrap_or_default();
-            output::line(format!("broker   {broker}{within}{page}\ncontrol  {}\nkey      {key}", control.display()))
+            let bundles = bundles.map(|at| format!("\nbundles  http://{at}/bundles")).unwrap_or_default();
+            output::line(format!(
+                "broker   {broker}{within}{page}{bundles}\ncontrol  {}\nkey      {key}",
+                control.display()
+            ))
         }
         Told::Connected => output::line("connected to the broker"),
         Told::Disconnected { reason, retry_in } => {

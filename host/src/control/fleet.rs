@@ -39,6 +39,8 @@ pub enum FleetRequest {
     },
     /// Set a mosquitto up.
     Mosquitto(MosquittoOptions),
+    /// Give the port of enrolment a new password.
+    Password,
     /// Who is known, and how.
     Known,
 }
@@ -93,6 +95,10 @@ pub fn answer(
                 "folder": deployment.folder, "fleet": deployment.fleet, "broker": deployment.broker(),
                 "enroll": without_password(&deployment.enroll()), "on_revoke": deployment.on_revoke,
             })
+        }
+        FleetRequest::Password => {
+            let change = lock().new_password()?;
+            json!(change.carry_through())
         }
         FleetRequest::Known => {
             let all = lock().devices().all();

@@ -65,6 +65,13 @@ pub enum Request {
         /// What to do.
         command: Command,
     },
+    /// Remove runs that are over: all that are named, or none.
+    Remove {
+        /// Their ids.
+        runs: Vec<String>,
+        /// Whether their folders are removed too.
+        files: bool,
+    },
     /// Write a run's best adapter.
     Adapter {
         /// Its id.

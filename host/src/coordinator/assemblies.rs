@@ -80,7 +80,16 @@ impl Assemblies {
 
     /// Drops what came from a device.
     pub(super) fn forget(&mut self, device: &DeviceName) {
-        let gone: Vec<Key> = self.incomplete.keys().filter(|(of, _)| of == device).cloned().collect();
+        self.forget_all(|(of, _)| of == device);
+    }
+
+    /// Drops what came for a run.
+    pub(super) fn forget_run(&mut self, run: &RunId) {
+        self.forget_all(|(_, of)| of == run);
+    }
+
+    fn forget_all(&mut self, is_gone: impl Fn(&Key) -> bool) {
+        let gone: Vec<Key> = self.incomplete.keys().filter(|key| is_gone(key)).cloned().collect();
         gone.iter().for_each(|key| self.drop_one(key));
     }
 
@@ -240,6 +249,11 @@ mod tests {
         let whole = assemblies.add(&device("a"), long[0].clone(), limit, 0).unwrap();
         assert!(matches!(whole, Added::Malformed(WireError::Foreign(_))), "as it was sent, and no message");
         assert_eq!(files(folder.path()), 0);
+        assemblies.forget_run(&RunId::new("r-2").unwrap());
+        assert_eq!(assemblies.held, 200_000);
+        assemblies.forget_run(&RunId::new("r-1").unwrap());
+        assert_eq!(assemblies.held, 0);
+        assemblies.add(&device("b"), short[0].clone(), limit, 0).unwrap();
         assemblies.forget(&device("b"));
         assert_eq!(assemblies.held, 0);
     }

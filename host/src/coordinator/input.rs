@@ -4,6 +4,7 @@ use fedtt_wire::message::Presence;
 use fedtt_wire::{DeviceName, RunId, Topic};
 
 use crate::record::Measured;
+use crate::run::Candidate;
 
 /// What comes in.
 #[derive(Debug)]
@@ -69,4 +70,17 @@ pub struct Device {
     pub last_seen: u64,
     /// Why it refused last, and which run.
     pub last_refusal: Option<(RunId, String)>,
+}
+
+impl Device {
+    /// As one that could be asked to take part, if it is there and can.
+    pub fn candidate(&self, name: &DeviceName) -> Option<Candidate> {
+        let Presence { labels, bundles, fetches, .. } = &self.presence;
+        (self.presence.online && self.presence.problem.is_none()).then(|| Candidate {
+            name: name.clone(),
+            labels: labels.clone(),
+            bundles: bundles.clone(),
+            fetches: *fetches,
+        })
+    }
 }

@@ -77,6 +77,11 @@ impl Coordinator {
                 self.runs.insert(id, run);
             }
         }
+        for (id, retained) in changes.removed()? {
+            if retained.is_recent(now) {
+                self.effects.extend(retained.clear(&id));
+            }
+        }
         changes.commit()?;
         Ok(())
     }
@@ -200,7 +205,7 @@ impl Coordinator {
                         Untrusted::Forged => self.refused.forged += 1,
                         Untrusted::Replayed => self.refused.replayed += 1,
                     }
-                    self.effects.push(Effect::Dropped { device, reason });
+                    self.effects.push(Effect::Warning { device, reason });
                 }
                 Input::Gone { device } => {
                     self.devices.remove(&device);
@@ -227,20 +232,17 @@ impl Coordinator {
         let candidates = (self.gathering == (0, 0)).then(|| self.candidates());
         for (id, run) in &mut self.runs {
             run.measured_here(self.measured.contains(id));
+            let was_over = run.summary().status.is_final();
             run.tick(now, candidates.as_deref(), changes).map_err(|e| Faulty(id.clone(), e.into()))?;
+            if !was_over && run.summary().status.is_final() {
+                self.assemblies.forget_run(id);
+            }
             self.effects.extend(run.finish(changes).map_err(|e| Faulty(id.clone(), e.into()))?);
         }
         Ok(())
     }
 
     fn candidates(&self) -> Vec<Candidate> {
-        let online = self.devices.iter().filter(|(_, device)| device.presence.online);
-        let candidate = |(name, device): (&DeviceName, &Device)| Candidate {
-            name: name.clone(),
-            labels: device.presence.labels.clone(),
-            bundles: device.presence.bundles.clone(),
-            fetches: device.presence.fetches,
-        };
-        online.map(candidate).collect()
+        self.devices.iter().filter_map(|(name, device)| device.candidate(name)).collect()
     }
 }

@@ -1,13 +1,13 @@
 //! What an operator asks for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fedtt_wire::{Plan, RunId};
 
 use super::Coordinator;
 use crate::record::{Status, Traffic};
 use crate::run::{Blueprint, Command, CommandError, Run, RunError};
-use crate::store::StoreError;
+use crate::store::{Changes, StoreError};
 
 /// A run could not be started or commanded.
 #[derive(Debug, thiserror::Error)]
@@ -54,9 +54,9 @@ impl Coordinator {
         }
         // Said, since devices of other versions may have another rate in mind.
         plan.local.rate.get_or_insert(plan.adapter.usual_rate());
-        let id = self.fresh_id(&plan);
+        let id = self.fresh_id(&plan, &changes)?;
         let mut run = Run::start(id.clone(), plan, blueprint, now, &changes)?;
-        run.count_from(self.counters());
+        run.count_from(self.counters(&changes)?);
         if let Some(token) = token {
             changes.put_token(token, &id)?;
         }
@@ -67,24 +67,64 @@ impl Coordinator {
         Ok((id, true))
     }
 
-    /// Every device's traffic as it was reported last, in whichever run.
-    fn counters(&self) -> BTreeMap<String, Traffic> {
-        let mut last: BTreeMap<String, Traffic> = BTreeMap::new();
+    /// Every device's traffic as it was reported last, in whichever run, also in one that was removed.
+    fn counters(&self, changes: &Changes) -> Result<BTreeMap<String, Traffic>, StoreError> {
+        let mut last: BTreeMap<String, Traffic> = changes.counters()?.into_iter().collect();
         for (device, traffic) in self.runs.values().flat_map(|run| run.counters()) {
             let known = last.entry(device.clone()).or_default();
             if traffic.up + traffic.down > known.up + known.down {
                 *known = *traffic;
             }
         }
-        last
+        Ok(last)
     }
 
-    /// The plan's name, made safe, and a number that is free.
-    fn fresh_id(&self, plan: &Plan) -> RunId {
+    /// The plan's name, made safe, and a number that no run ever had: what a removed one left in its folder, and in devices, is not
+    /// taken for another's.
+    fn fresh_id(&self, plan: &Plan, changes: &Changes) -> Result<RunId, StoreError> {
         let safe: String = plan.name.chars().filter(char::is_ascii_alphanumeric).take(40).collect();
         let stem = if safe.is_empty() { "run".to_string() } else { safe.to_lowercase() };
-        let free = (1u64..).filter_map(|n| RunId::new(format!("{stem}-{n}")).ok());
-        free.into_iter().find(|id| !self.runs.contains_key(id)).expect("there are more numbers than runs")
+        let mut free = (1u64..).filter_map(|n| RunId::new(format!("{stem}-{n}")).ok());
+        loop {
+            let id = free.next().expect("there are more numbers than runs");
+            if !self.runs.contains_key(&id) && !changes.was_removed(&id)? {
+                return Ok(id);
+            }
+        }
+    }
+
+    /// Removes runs that are over from the store and from memory: all of them, or none where one cannot be removed. Their tokens
+    /// start runs anew.
+    ///
+    /// # Errors
+    /// When one is not there or not over, or the store fails.
+    pub fn remove(&mut self, runs: &[String], now: u64) -> Result<BTreeSet<RunId>, RequestError> {
+        let mut gone = BTreeSet::new();
+        for run in runs {
+            let missing = || RequestError::NoRun(run.clone());
+            let id = RunId::new(run.as_str()).map_err(|_| missing())?;
+            self.runs.get(&id).ok_or_else(missing)?.removable()?;
+            gone.insert(id);
+        }
+        let changes = self.begin()?;
+        for (device, traffic) in self.counters(&changes)? {
+            changes.put_counters(&device, traffic)?;
+        }
+        let mut effects = Vec::new();
+        for id in &gone {
+            if let Some(run) = self.runs.get(id) {
+                effects.extend(run.remove(now, &changes)?);
+            }
+        }
+        changes.commit()?;
+        self.effects.extend(effects);
+        for id in &gone {
+            self.runs.remove(id);
+            self.measured.remove(id);
+            self.assemblies.forget_run(id);
+            self.devices.values_mut().for_each(|device| drop(device.last_refusal.take_if(|(of, _)| of == id)));
+        }
+        Ok(gone)
     }
 
     /// Carries a command out.
@@ -98,8 +138,12 @@ impl Coordinator {
         let found = self.runs.get_mut(&id).ok_or_else(missing)?;
         found.command(command, now)?;
         let effects = found.finish(&changes)?;
+        let status = found.summary().status;
         changes.commit()?;
         self.effects.extend(effects);
-        Ok(found.summary().status)
+        if status.is_final() {
+            self.assemblies.forget_run(&id);
+        }
+        Ok(status)
     }
 }

@@ -25,7 +25,8 @@ impl Coordinator {
             Ok(Message::Presence(_)) if self.devices.len() >= MOST_DEVICES && !self.devices.contains_key(&name) => {
                 self.refused.foreign += 1;
             }
-            Ok(Message::Presence(presence)) => {
+            Ok(Message::Presence(mut presence)) => {
+                presence.problem = presence.problem.map(shortened);
                 if let (began, until @ 1..) = self.gathering {
                     self.gathering.1 = until.max(now + QUIET).min(began + GATHERING);
                 }
@@ -39,6 +40,13 @@ impl Coordinator {
                         run.fetching(&name, now);
                     }
                 }
+                let problem_before = known.as_ref().and_then(|device| device.presence.problem.as_ref());
+                if let Some(problem) = presence.problem.as_ref().filter(|_| presence.online)
+                    && problem_before != Some(problem)
+                {
+                    let reason = format!("it takes part in nothing for now: {problem}");
+                    self.effects.push(Effect::Warning { device: name.clone(), reason });
+                }
                 let last_refusal = known.and_then(|device| device.last_refusal);
                 self.devices.insert(name, Device { presence, last_seen: now, last_refusal });
             }
@@ -50,7 +58,7 @@ impl Coordinator {
     /// Counts a message that makes no sense.
     fn drop_message(&mut self, device: &DeviceName, reason: String) {
         self.refused.malformed += 1;
-        self.effects.push(Effect::Dropped { device: device.clone(), reason });
+        self.effects.push(Effect::Warning { device: device.clone(), reason });
     }
 
     pub(super) fn uplink(
@@ -86,7 +94,7 @@ impl Coordinator {
         let Some(found) = self.runs.get_mut(&run) else {
             self.refused.foreign += 1;
             let reason = format!("a {} of run `{run}`, which is not here", message.what());
-            self.effects.push(Effect::Dropped { device: device.clone(), reason });
+            self.effects.push(Effect::Warning { device: device.clone(), reason });
             if let Message::Chunk(chunk) = message {
                 let (round, update) = (chunk.round, chunk.parcel.digest);
                 let outcome = Outcome::Late;
@@ -104,7 +112,7 @@ impl Coordinator {
             Message::Refusal(refusal) => {
                 found.declined(device, &refusal, now);
                 if let Some(known) = self.devices.get_mut(device) {
-                    known.last_refusal = Some((refusal.run, refusal.reason.chars().take(500).collect()));
+                    known.last_refusal = Some((refusal.run, shortened(refusal.reason)));
                 }
                 Ok(())
             }
@@ -166,4 +174,9 @@ impl Coordinator {
             self.effects.push(Effect::Publish { topic: Topic::Down(device.clone()), payload, retain: false });
         }
     }
+}
+
+/// What a device says for people, of a length that can be shown.
+fn shortened(said: String) -> String {
+    said.chars().take(500).collect()
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use fedtt_edge::source::Source;
 use fedtt_wire::{Plan, RunId};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
@@ -33,18 +34,29 @@ pub(crate) enum Reply {
     },
 }
 
-type Answer = oneshot::Sender<Result<Value, String>>;
+pub(super) type Answer = oneshot::Sender<Result<Value, String>>;
 
 /// A question to the loop.
 pub(super) enum Ask {
     /// A plan that fits its backbone.
-    Start { plan: Box<Plan>, blueprint: Blueprint, token: Option<String>, test: Tests, answer: Answer },
+    Start { prepared: Box<Prepared>, token: Option<String>, test: Tests, answer: Answer },
     /// Something that needs no preparation.
     Plain { request: Request, answer: Answer },
     /// A run and what happens in it.
     Watch { run: String, answer: Answer, events: oneshot::Sender<Events> },
+    /// To remove runs, and their folders too.
+    Remove { runs: Vec<String>, files: bool, answer: Answer },
     /// To write a run's adapter.
     Adapter { run: String, answer: oneshot::Sender<Result<PathBuf, String>> },
+}
+
+/// A plan that fits its backbone, which is there.
+pub(super) struct Prepared {
+    plan: Plan,
+    blueprint: Blueprint,
+    source: Source,
+    /// The bundle's folder; none for the embedded encoder.
+    folder: Option<PathBuf>,
 }
 
 /// Where requests are taken.
@@ -70,12 +82,11 @@ impl Desk {
         let ask = |ask| async { self.asks.send(ask).await.map_err(|_| GONE.to_string()) };
         match request {
             Request::Start { plan, path, token, test, reading } => {
-                let registry = self.registry.clone();
                 let test = Tests { files: test, reading };
                 let files = test.clone();
-                let prepared = tokio::task::spawn_blocking(move || prepare(&plan, &path, &files, &registry));
-                let (plan, blueprint) = prepared.await.map_err(|e| e.to_string())??;
-                ask(Ask::Start { plan: Box::new(plan), blueprint, token, test, answer }).await?;
+                let prepared = tokio::task::spawn_blocking(move || prepare(&plan, &path, &files));
+                let prepared = Box::new(prepared.await.map_err(|e| e.to_string())??);
+                ask(Ask::Start { prepared, token, test, answer }).await?;
                 answered(reply).await.map(Reply::Data)
             }
             Request::Watch { run } => {
@@ -95,6 +106,10 @@ impl Desk {
                 let bundle = data["plan"]["model"]["bundle"].as_str().unwrap_or_default();
                 let folder = self.registry.folder(bundle).map_err(|e| e.to_string())?;
                 Ok(Reply::Data(json!({ "adapter": path, "bundle": folder, "hash": bundle })))
+            }
+            Request::Remove { runs, files } => {
+                ask(Ask::Remove { runs, files, answer }).await?;
+                answered(reply).await.map(Reply::Data)
             }
             Request::Fleet { ask } => self.about_identities(ask).await.map(Reply::Data),
             Request::Devices => {
@@ -133,19 +148,18 @@ fn add_identities(data: &mut Value, known: &Value) {
 }
 
 /// Everything about a plan that needs its bundle and files.
-fn prepare(text: &str, path: &std::path::Path, test: &Tests, registry: &Registry) -> Result<(Plan, Blueprint), String> {
+fn prepare(text: &str, path: &std::path::Path, test: &Tests) -> Result<Prepared, String> {
     let (plan, source) = model::resolve(text, path).map_err(|e| e.to_string())?;
     let blueprint = model::blueprint(&plan, &source).map_err(|e| format!("{}: {e}", path.display()))?;
     measuring::read(test, plan.model.task).map_err(|e| format!("{e:#}"))?;
     let named = toml::from_str::<Plan>(text).map(|plan| plan.model.bundle).unwrap_or_default();
     let folder =
         path.parent().map(|parent| parent.join(&named)).filter(|folder| named != model::EMBEDDED && folder.exists());
-    registry.add(source, folder).map_err(|e| e.to_string())?;
-    Ok((plan, blueprint))
+    Ok(Prepared { plan, blueprint, source, folder })
 }
 
 /// A refusal is for who asked; a fault of the database ends the host.
-fn refused<T>(outcome: Result<T, RequestError>) -> Result<Result<T, String>, DaemonError> {
+pub(super) fn refused<T>(outcome: Result<T, RequestError>) -> Result<Result<T, String>, DaemonError> {
     match outcome {
         Ok(value) => Ok(Ok(value)),
         Err(RequestError::Run(RunError::Store(error))) => Err(error.into()),
@@ -157,8 +171,14 @@ impl Hub {
     pub(super) fn answer(&mut self, ask: Ask) -> Result<(), DaemonError> {
         // Whoever asked may be gone by now: that their answer cannot be sent is no error.
         match ask {
-            Ask::Start { plan, blueprint, token, test, answer } => {
-                let started = refused(self.coordinator.start(*plan, blueprint, token.as_deref(), now()))?;
+            Ask::Start { prepared, token, test, answer } => {
+                let Prepared { plan, blueprint, source, folder } = *prepared;
+                // Here, where what no run needs is forgotten as well.
+                if let Err(error) = self.registry.add(source, folder) {
+                    drop(answer.send(Err(error.to_string())));
+                    return Ok(());
+                }
+                let started = refused(self.coordinator.start(plan, blueprint, token.as_deref(), now()))?;
                 let _ = answer.send(self.started(started, test)?);
             }
             Ask::Plain { request, answer } => {
@@ -172,6 +192,7 @@ impl Hub {
                 }
                 let _ = answer.send(shown);
             }
+            Ask::Remove { runs, files, answer } => self.remove(&runs, files, answer)?,
             Ask::Adapter { run, answer } => match self.find(&run) {
                 Ok(run) => self.write_adapter(&run, Some(answer))?,
                 Err(error) => drop(answer.send(Err(error))),
@@ -227,9 +248,11 @@ impl Hub {
                 }
                 Ok(json!({ "devices": devices }))
             }
-            Request::Start { .. } | Request::Watch { .. } | Request::Adapter { .. } | Request::Fleet { .. } => {
-                Err("this request is prepared elsewhere".into())
-            }
+            Request::Start { .. }
+            | Request::Watch { .. }
+            | Request::Remove { .. }
+            | Request::Adapter { .. }
+            | Request::Fleet { .. } => Err("this request is prepared elsewhere".into()),
         })
     }
 

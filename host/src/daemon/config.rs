@@ -98,6 +98,8 @@ pub struct WebSettings {
     pub bind: SocketAddr,
     /// Whether there is one.
     pub enabled: bool,
+    /// Where bundles alone are served, for devices; nowhere if absent. Port 0 picks a free one.
+    pub bundles: Option<SocketAddr>,
 }
 
 /// The host's own examples.
@@ -141,7 +143,7 @@ impl Default for EmbeddedSettings {
 
 impl Default for WebSettings {
     fn default() -> Self {
-        WebSettings { bind: (Ipv4Addr::LOCALHOST, 8080).into(), enabled: true }
+        WebSettings { bind: (Ipv4Addr::LOCALHOST, 8080).into(), enabled: true, bundles: None }
     }
 }
 
@@ -205,6 +207,7 @@ mod tests {
         let config: HostConfig = toml::from_str("").unwrap();
         assert_eq!(config, HostConfig::default());
         assert!(config.embedded.bind.ip().is_loopback() && config.web.bind.ip().is_loopback());
+        assert_eq!(config.web.bundles, None);
     }
 
     #[test]
@@ -224,6 +227,7 @@ mod tests {
             .collect();
         let config: HostConfig = toml::from_str(&shown).unwrap();
         assert!(config.broker.is_some() && config.tls.key.is_some() && config.state == Path::new("state"));
+        assert!(config.web.bundles.is_some());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! It has a thread of its own, where waiting for the disk keeps neither the link nor the page waiting.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ use super::tell::{Teller, Told};
 use super::view::{self, Quality};
 use super::{DaemonError, now};
 use crate::coordinator::{Coordinator, Input};
-use crate::record::Status;
+use crate::record::{RoundRecord, Status};
 use crate::report::RunReport;
 use crate::run::{Effect, RunEvent, What};
 use crate::web::snapshot::{Broker, Snapshot};
@@ -64,6 +64,8 @@ pub(super) struct Hub {
 /// What the loop remembers from one turn to the next.
 pub(super) struct HubState {
     quality: Quality,
+    /// Whether the registry may know of what no run needs any more.
+    pub(super) untidy: bool,
     /// Runs whose files are behind.
     dirty: BTreeSet<RunId>,
     write_at: Instant,
@@ -73,7 +75,16 @@ pub(super) struct HubState {
 impl Default for HubState {
     fn default() -> Self {
         let now = Instant::now();
-        HubState { quality: Quality::new(), dirty: BTreeSet::new(), write_at: now, view_at: now }
+        HubState { quality: Quality::new(), untidy: true, dirty: BTreeSet::new(), write_at: now, view_at: now }
+    }
+}
+
+impl HubState {
+    /// Forgets a run that was removed; the page is made anew at once.
+    pub(super) fn forget(&mut self, run: &RunId) {
+        self.quality.remove(run);
+        self.dirty.remove(run);
+        (self.untidy, self.view_at) = (true, Instant::now());
     }
 }
 
@@ -180,6 +191,7 @@ impl Hub {
         let effects = self.coordinator.handle(inputs, now())?;
         self.carry_out(effects)?;
         self.write_files(false)?;
+        self.tidy_registry();
         if Instant::now() >= self.state.view_at {
             self.state.view_at = Instant::now() + VIEW_EVERY;
             let Self { coordinator, state, fleet, broker, teller, .. } = &*self;
@@ -198,8 +210,8 @@ impl Hub {
                 }
                 Effect::Broadcast(broadcast) => self.outbox.push_all(broadcast),
                 Effect::Event(event) => events.push(event),
-                Effect::Dropped { device, reason } => self.teller.warn(device.as_str(), reason),
-                Effect::RoundEnded { run, round } => self.measure(run, round),
+                Effect::Warning { device, reason } => self.teller.warn(device.as_str(), reason),
+                Effect::RoundEnded { run, round } => self.measure(run, round)?,
             }
         }
         for event in &events {
@@ -211,12 +223,14 @@ impl Hub {
         Ok(())
     }
 
-    fn measure(&self, run: RunId, round: u32) {
-        let Some(found) = self.coordinator.runs().get(&run) else { return };
+    fn measure(&self, run: RunId, round: u32) -> Result<(), DaemonError> {
+        let Some(found) = self.coordinator.runs().get(&run) else { return Ok(()) };
         if found.to_be_measured() == Some(round) {
-            let (plan, values, tests) = (found.plan().clone(), found.values().to_vec(), self.tests(&run));
+            let values = found.values(&self.coordinator.store().begin()?)?;
+            let (plan, tests) = (found.plan().clone(), self.tests(&run));
             self.measuring.measure(Job { run, round, plan, tests, values });
         }
+        Ok(())
     }
 
     /// The files a run is measured on.
@@ -239,20 +253,23 @@ impl Hub {
     /// What an event means for the run's files. Where a run rests they are written before anybody hears of it.
     fn note(&mut self, event: &RunEvent) -> Result<(), DaemonError> {
         let Ok(run) = RunId::new(event.run.as_str()) else { return Ok(()) };
+        // Devices measure on other examples than the host: one curve is of one of them.
+        let by_devices = self.tests(&run).files.is_empty();
         let mut point = |round: u32, value: f64| {
             self.state.quality.entry(run.clone()).or_default().insert(round, value);
         };
         match &event.what {
-            What::RoundEnded { before: Some(measured), .. } => point(event.round, measured.value),
+            What::RoundEnded { before: Some(measured), .. } if by_devices => point(event.round, measured.value),
             What::Measured { after } => point(event.round, after.value),
             _ => {}
         }
-        let rests = self.coordinator.runs().get(&run).is_some_and(|run| {
-            let status = run.summary().status;
-            status == Status::Paused || status.is_final()
-        });
+        let status = self.coordinator.runs().get(&run).map(|run| run.summary().status);
+        let is_over = status.is_some_and(Status::is_final);
         match &event.what {
-            What::Status { .. } | What::Measured { .. } if rests => {
+            What::Status { .. } | What::Measured { .. } if is_over || status == Some(Status::Paused) => {
+                if is_over {
+                    self.measuring.forget(run.clone());
+                }
                 self.write_adapter(&run, None)?;
                 self.write_report(&run)
             }
@@ -320,12 +337,14 @@ impl Hub {
     fn load_quality(&mut self) -> Result<(), DaemonError> {
         let store = self.coordinator.store().begin()?;
         for run in self.coordinator.runs().keys() {
-            let points = self.state.quality.entry(run.clone()).or_default();
-            for record in store.records(run)? {
-                let after = record.after.map(|measured| (record.round + 1, measured.value));
-                points.extend(record.before.map(|measured| (record.round, measured.value)));
-                points.extend(after);
+            let records = store.records(run)?;
+            let after = |r: &RoundRecord| r.after.as_ref().map(|measured| (r.round + 1, measured.value));
+            let before = |r: &RoundRecord| r.before.as_ref().map(|measured| (r.round, measured.value));
+            let mut points: BTreeMap<u32, f64> = records.iter().filter_map(after).collect();
+            if points.is_empty() {
+                points.extend(records.iter().filter_map(before));
             }
+            self.state.quality.insert(run.clone(), points);
         }
         Ok(())
     }

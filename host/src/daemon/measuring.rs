@@ -31,7 +31,13 @@ pub(super) struct Job {
 }
 
 /// The thread that measures.
-pub(super) struct Measuring(Sender<Job>);
+pub(super) struct Measuring(Sender<Order>);
+
+enum Order {
+    Measure(Box<Job>),
+    /// A run is over: its model is not kept loaded.
+    Forget(RunId),
+}
 
 struct Loaded {
     model: PlanModel,
@@ -55,21 +61,30 @@ impl Measuring {
 
     pub(super) fn measure(&self, job: Job) {
         // An error: the thread has panicked, which costs the measurements alone.
-        let _ = self.0.send(job);
+        let _ = self.0.send(Order::Measure(Box::new(job)));
+    }
+
+    /// Drops the model of a run that is over.
+    pub(super) fn forget(&self, run: RunId) {
+        // An error: it is gone with the thread.
+        let _ = self.0.send(Order::Forget(run));
     }
 }
 
-fn work(queue: &Receiver<Job>, registry: &Registry, done: &UnboundedSender<Input>, teller: &Teller) {
+fn work(queue: &Receiver<Order>, registry: &Registry, done: &UnboundedSender<Input>, teller: &Teller) {
     let mut loaded: BTreeMap<RunId, Loaded> = BTreeMap::new();
     while let Ok(first) = queue.recv() {
         // Of a run that is ahead of its measurements only the newest values matter.
         let mut jobs = BTreeMap::new();
-        for job in std::iter::once(first).chain(queue.try_iter()) {
-            jobs.insert(job.run.clone(), job);
+        for task in std::iter::once(first).chain(queue.try_iter()) {
+            match task {
+                Order::Measure(job) => drop(jobs.insert(job.run.clone(), job)),
+                Order::Forget(run) => drop(loaded.remove(&run)),
+            }
         }
         for (run, job) in jobs {
             let outcome = measure(&mut loaded, registry, &job);
-            let Job { round, values, .. } = job;
+            let Job { round, values, .. } = *job;
             let input = match outcome {
                 Ok(measured) => Input::Measured { run, round, values, measured },
                 Err(error) => {

@@ -10,7 +10,9 @@ mod gate;
 mod hub;
 mod measuring;
 mod outbox;
+mod pages;
 mod registry;
+mod removing;
 mod scribe;
 mod tell;
 mod upkeep;
@@ -25,7 +27,6 @@ use fedtt_link::broker::EmbeddedBroker;
 use fedtt_link::{BrokerUrl, Link, LinkConfig, LinkError};
 use fedtt_wire::names::NameError;
 use fedtt_wire::{FleetName, Topics};
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use config::{
@@ -41,13 +42,13 @@ use crate::coordinator::Coordinator;
 use crate::fleet::{self, Devices, FleetError, Registrar};
 use crate::run::RunError;
 use crate::store::{Store, StoreError};
-use crate::web;
 use crate::web::snapshot::{Broker, Snapshot};
 use answer::Desk;
 use gate::{Gate, Sealer};
 use hub::{Hub, HubState};
 use measuring::Measuring;
 use outbox::Outbox;
+use pages::Pages;
 use registry::Registry;
 use scribe::Scribe;
 use tell::Teller;
@@ -179,19 +180,7 @@ pub async fn serve(config: HostConfig, shutdown: impl Future<Output = ()>, tell:
         state: HubState::default(),
     };
 
-    let (stop_web, web_stopped) = oneshot::channel::<()>();
-    let (web_address, page) = match config.web.enabled {
-        false => (None, None),
-        true => {
-            let bind = config.web.bind;
-            let listener = TcpListener::bind(bind).await.map_err(io(format!("live page at {bind} (`web.bind`)")))?;
-            let address = listener.local_addr().map_err(io(format!("live page at {bind}")))?;
-            let stopped = async { drop(web_stopped.await) };
-            let known = registry.clone();
-            let bundles: web::Bundles = Arc::new(move |hash: &str| known.folder(hash).ok().flatten());
-            (Some(address), Some(tokio::spawn(web::serve(listener, view, config.runs.clone(), bundles, stopped))))
-        }
-    };
+    let pages = Pages::start(&config, view, registry.clone()).await?;
     let control = control::listen(state, Desk { asks, registry, registrar })
         .map_err(io(format!("control socket {}", control::socket(state).display())))?;
 
@@ -200,7 +189,8 @@ pub async fn serve(config: HostConfig, shutdown: impl Future<Output = ()>, tell:
     teller.say(Told::Ready {
         broker: url.to_string(),
         embedded: broker.is_some(),
-        web: web_address,
+        web: pages.web,
+        bundles: pages.bundles,
         control: control.path().to_path_buf(),
         key: host_key.public(),
     });
@@ -214,15 +204,12 @@ pub async fn serve(config: HostConfig, shutdown: impl Future<Output = ()>, tell:
     };
     drop(control);
     upkeep.iter().for_each(tokio::task::JoinHandle::abort);
-    drop(stop_web);
+    let pages = pages.stop();
     // The outbox is dropped with the loop: what it holds is handed to the link, which sends it before it takes leave. With a
     // broker that is away there may be no room for it.
     let _ = tokio::time::timeout(Duration::from_secs(1), publishing).await;
     link.shutdown().await;
-    if let Some(page) = page {
-        // An error: it has ended by itself.
-        let _ = tokio::time::timeout(Duration::from_secs(3), page).await;
-    }
+    pages.await;
     if let Some(broker) = broker {
         broker.shutdown().await?;
     }

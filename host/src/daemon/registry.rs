@@ -1,6 +1,6 @@
 //! What the host knows of its runs beside the runs themselves: where their bundles are, and the files it measures them on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -45,7 +45,7 @@ pub enum RegistryError {
 }
 
 /// As it is kept in a file.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Known {
     /// Hash to folder; none for the embedded encoder.
     bundles: BTreeMap<String, Option<PathBuf>>,
@@ -90,7 +90,11 @@ impl Registry {
 
     fn change(&self, change: impl FnOnce(&mut Contents)) -> Result<(), RegistryError> {
         let mut contents = self.contents.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = contents.known.clone();
         change(&mut contents);
+        if contents.known == before {
+            return Ok(());
+        }
         let refuse = |reason: String| RegistryError::File { path: self.path.clone(), reason };
         let bytes = serde_json::to_vec_pretty(&contents.known).map_err(|e| refuse(e.to_string()))?;
         write_atomically(&self.path, &bytes).map_err(|e| refuse(e.to_string()))
@@ -111,6 +115,16 @@ impl Registry {
         self.change(|contents| {
             contents.known.tests.insert(run.to_string(), tests.files);
             contents.known.readings.insert(run.to_string(), tests.reading);
+        })
+    }
+
+    /// Forgets all but what belongs to these runs and bundles.
+    pub(crate) fn keep_only(&self, runs: &BTreeSet<&str>, bundles: &BTreeSet<&str>) -> Result<(), RegistryError> {
+        self.change(|Contents { known, open }| {
+            known.tests.retain(|run, _| runs.contains(run.as_str()));
+            known.readings.retain(|run, _| runs.contains(run.as_str()));
+            known.bundles.retain(|hash, _| bundles.contains(hash.as_str()));
+            open.retain(|hash, _| bundles.contains(hash.as_str()));
         })
     }
 
@@ -147,5 +161,37 @@ impl Registry {
         let source = Arc::new(source);
         contents().open.insert(hash.to_string(), source.clone());
         Ok(source)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_run_needs_is_forgotten_also_in_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("known.json");
+        let registry = Registry::open(&path).unwrap();
+        let source = Arc::new(Source::open(None).unwrap());
+        registry
+            .change(|contents| {
+                for hash in ["kept", "gone"] {
+                    contents.known.bundles.insert(hash.into(), Some(folder.path().join(hash)));
+                    contents.open.insert(hash.into(), source.clone());
+                }
+            })
+            .unwrap();
+        for run in ["a-1", "a-2"] {
+            registry.add_tests(run, Tests { files: vec![run.into()], reading: Reading::default() }).unwrap();
+        }
+        registry.keep_only(&["a-2"].into(), &["kept"].into()).unwrap();
+        assert_eq!(Arc::strong_count(&source), 2, "the bundle that is gone is not held");
+        for registry in [registry, Registry::open(&path).unwrap()] {
+            assert!(registry.tests("a-1").files.is_empty() && registry.tests("a-2").files == [PathBuf::from("a-2")]);
+            assert!(matches!(registry.folder("gone"), Err(RegistryError::Unknown(_))));
+            assert_eq!(registry.folder("kept").unwrap(), Some(folder.path().join("kept")));
+        }
     }
 }

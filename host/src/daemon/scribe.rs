@@ -1,6 +1,7 @@
 //! Writes what runs leave behind, on a thread of its own, and tells watchers what happened once it is written: whoever hears
 //! of a run's end finds its files.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use fedtt_wire::{Plan, RunId};
 use ndarray::ArrayD;
+use serde_json::{Value, json};
 use tokio::sync::{broadcast, oneshot};
 
 use super::registry::Registry;
@@ -31,6 +33,15 @@ pub(super) struct Adapter {
     pub(super) reply: Option<oneshot::Sender<Result<PathBuf, String>>>,
 }
 
+/// Runs that were removed, whose folders are let go of.
+pub(super) struct Removal {
+    pub(super) runs: BTreeSet<RunId>,
+    /// Whether the folders are removed too.
+    pub(super) files: bool,
+    /// Told which folders stay, or why some could not be removed.
+    pub(super) reply: oneshot::Sender<Result<Value, String>>,
+}
+
 /// What is handed to a watcher: everything that happens from here on.
 pub(super) type Events = broadcast::Receiver<RunEvent>;
 
@@ -38,14 +49,15 @@ enum Task {
     Events(Vec<RunEvent>),
     Report(Box<RunReport>),
     Adapter(Box<Adapter>),
+    Remove(Removal),
     Subscribe(oneshot::Sender<Events>),
 }
 
 /// How busy the thread is.
 #[derive(Default)]
 struct Load {
-    /// Reports not yet written.
-    reports: AtomicUsize,
+    /// Reports not yet written, and removals not yet done.
+    waiting: AtomicUsize,
     /// Milliseconds the last one took.
     took: AtomicU64,
 }
@@ -81,8 +93,13 @@ impl Scribe {
     }
 
     pub(super) fn report(&self, report: RunReport) {
-        self.load.reports.fetch_add(1, Ordering::AcqRel);
+        self.load.waiting.fetch_add(1, Ordering::AcqRel);
         self.give(Task::Report(Box::new(report)));
+    }
+
+    pub(super) fn remove(&self, removal: Removal) {
+        self.load.waiting.fetch_add(1, Ordering::AcqRel);
+        self.give(Task::Remove(removal));
     }
 
     pub(super) fn adapter(&self, adapter: Adapter) {
@@ -94,9 +111,9 @@ impl Scribe {
         self.give(Task::Subscribe(reply));
     }
 
-    /// Whether all reports given are written.
+    /// Whether all reports given are written, and all removals done.
     pub(super) fn is_idle(&self) -> bool {
-        self.load.reports.load(Ordering::Acquire) == 0
+        self.load.waiting.load(Ordering::Acquire) == 0
     }
 
     /// What the last report took.
@@ -134,7 +151,13 @@ fn work(mut artefacts: Artefacts, queue: &Receiver<Task>, registry: &Registry, t
                 let began = Instant::now();
                 artefacts.report(&report).unwrap_or_else(complain);
                 load.took.store(began.elapsed().as_millis() as u64, Ordering::Release);
-                load.reports.fetch_sub(1, Ordering::AcqRel);
+                load.waiting.fetch_sub(1, Ordering::AcqRel);
+            }
+            Task::Remove(Removal { runs, files, reply }) => {
+                runs.iter().for_each(|run| teller.forget(run.as_str()));
+                // An error: whoever asked is gone.
+                let _ = reply.send(remove(&mut artefacts, &runs, files));
+                load.waiting.fetch_sub(1, Ordering::AcqRel);
             }
             Task::Adapter(adapter) => {
                 let Adapter { run, plan, values, reply } = *adapter;
@@ -152,5 +175,20 @@ fn work(mut artefacts: Artefacts, queue: &Receiver<Task>, registry: &Registry, t
             }
             Task::Subscribe(reply) => drop(reply.send(watchers.subscribe())),
         }
+    }
+}
+
+/// Lets go of folders, as far as that can be done; what is left of each.
+fn remove(artefacts: &mut Artefacts, runs: &BTreeSet<RunId>, files: bool) -> Result<Value, String> {
+    let (mut removed, mut failed) = (Vec::new(), Vec::new());
+    for run in runs {
+        match artefacts.remove(run, files) {
+            Ok(folder) => removed.push(json!({ "run": run, "folder": folder })),
+            Err(error) => failed.push(error.to_string()),
+        }
+    }
+    match failed.is_empty() {
+        true => Ok(json!({ "removed": removed })),
+        false => Err(format!("the runs are removed, but not all of their files: {}", failed.join("; "))),
     }
 }

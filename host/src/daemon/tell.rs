@@ -29,6 +29,8 @@ pub enum Told {
         embedded: bool,
         /// Where the live page is.
         web: Option<SocketAddr>,
+        /// Where bundles alone are served.
+        bundles: Option<SocketAddr>,
         /// The control socket.
         control: PathBuf,
         /// What it signs with.
@@ -99,17 +101,29 @@ impl Teller {
     /// Something is wrong that stops nothing.
     pub(crate) fn warn(&self, source: &str, message: String) {
         // What any device can cause at will is told a few times a minute, but each thing that is wrong with it.
-        let kind = format!("{source}: {message}");
-        let damped = {
-            let mut damper = self.damper.lock().unwrap_or_else(PoisonError::into_inner);
-            damper.damp(&kind, &message, super::now())
-        };
-        let Some(message) = damped else {
+        self.warn_of(&format!("{source}: {message}"), source, message);
+    }
+
+    /// As [`Teller::warn`], where names and reasons can be made up: a few of a kind are told in a minute, whomever they name.
+    pub(crate) fn warn_of(&self, kind: &str, source: &str, message: String) {
+        let Some(message) = self.damp(kind, &message) else {
             self.faults.lock().unwrap_or_else(PoisonError::into_inner).total += 1;
             return;
         };
         self.keep(Fault { time: super::now(), source: source.to_string(), message: message.clone() });
         self.say(Told::Warning { source: source.to_string(), message });
+    }
+
+    /// As [`Teller::say`], a few of a kind in a minute.
+    pub(crate) fn say_of(&self, kind: &str, told: Told) {
+        if self.damp(kind, "").is_some() {
+            self.say(told);
+        }
+    }
+
+    fn damp(&self, kind: &str, message: &str) -> Option<String> {
+        let mut damper = self.damper.lock().unwrap_or_else(PoisonError::into_inner);
+        damper.damp(kind, message, super::now())
     }
 
     pub(crate) fn disconnected(&self, reason: String, retry_in: Duration) {
@@ -133,6 +147,12 @@ impl Teller {
             self.keep(Fault { time: event.time, source: source.to_string(), message });
         }
         self.say(Told::Event(event.clone()));
+    }
+
+    /// Forgets the last errors of a run that was removed.
+    pub(crate) fn forget(&self, run: &str) {
+        let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        faults.last.retain(|fault| fault.source != run);
     }
 
     /// The last errors, the newest first, and how many there were in all.

@@ -57,6 +57,7 @@ pub(super) fn device_view(name: &DeviceName, device: &Device) -> DeviceView {
         engine: presence.engine.clone(),
         version: presence.version.clone(),
         examples: presence.examples,
+        problem: presence.problem.clone(),
         last_seen: device.last_seen,
         last_refusal: device.last_refusal.clone(),
     }
@@ -78,14 +79,8 @@ pub(super) fn round(run: &Run, devices: &BTreeMap<DeviceName, Device>) -> Option
     let member =
         |device: &DeviceName, state| MemberView { device: device.clone(), state, step: 0, steps: 0, loss: None };
     let Some(Current { cohort, accepted, progress }) = run.collecting() else {
-        let labels = &plan.selection.labels;
-        let fits = |device: &Device| {
-            let presence = &device.presence;
-            presence.online
-                && presence.bundles.contains(&plan.model.bundle)
-                && (labels.is_empty() || presence.labels.iter().any(|label| labels.contains(label)))
-        };
-        let could = devices.iter().filter(|(_, device)| fits(device));
+        let fits = |(name, device): &(&DeviceName, &Device)| device.candidate(name).is_some_and(|c| c.fits(plan));
+        let could = devices.iter().filter(fits);
         return Some(RoundView {
             round: run.round(),
             phase: if summary.status == Status::Paused { Phase::Resting } else { Phase::Selecting },

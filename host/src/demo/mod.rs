@@ -67,6 +67,14 @@ pub enum DemoError {
         /// Why.
         source: Box<device::DaemonError>,
     },
+    /// A device cannot take part.
+    #[error("device {name}: {reason}")]
+    Unready {
+        /// Which.
+        name: String,
+        /// Why.
+        reason: String,
+    },
     /// The host refused.
     #[error(transparent)]
     Control(#[from] ControlError),
@@ -136,8 +144,20 @@ pub async fn run(demo: Demo, watcher: &dyn Watcher) -> Result<Vec<Finished>, Dem
         let settings = device_settings(&demo, i, data, &broker)?;
         let (name, stopped) = (settings.name.to_string(), stopped.clone());
         devices.spawn(async move {
-            let outcome = device::run(settings, until(stopped), |_| {}).await;
-            outcome.map_err(|source| DemoError::Device { name, source: Box::new(source) })
+            let (unready_in, mut unready) = mpsc::unbounded_channel();
+            let tell = move |told| {
+                if let device::Told::Unready { reason } = told {
+                    // An error: the first was heard.
+                    let _ = unready_in.send(reason);
+                }
+            };
+            tokio::select! {
+                outcome = device::run(settings, until(stopped), tell) => {
+                    outcome.map_err(|source| DemoError::Device { name, source: Box::new(source) })
+                }
+                // A fleet's device would wait for somebody to mend it.
+                Some(reason) = unready.recv() => Err(DemoError::Unready { name, reason }),
+            }
         });
     }
     let mut all = Vec::new();
@@ -191,6 +211,7 @@ fn device_settings(demo: &Demo, i: usize, data: &Dataset, broker: &str) -> Resul
         state: demo.state.join(&name),
         name: DeviceName::new(name).map_err(|e| odd(&e))?,
         labels: Vec::new(),
+        bundles: Vec::new(),
         sources: vec![demo.source.clone().into()],
         data: device::Data::Given(Arc::new(data.clone())),
         policy: LocalPolicy::default(),

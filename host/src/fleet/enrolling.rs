@@ -7,7 +7,7 @@ use fedtt_identity::CheckedRequest;
 use fedtt_identity::message::{Answer, Ask, Claimed, Enroll, Granted, Outcome, Renew};
 use fedtt_wire::{DeviceName, Digest, FleetName, RequestId, Topic, Topics};
 
-use super::ledger::{Answered, Grant};
+use super::ledger::{Answered, Early, Grant};
 use super::registrar::certificate;
 use super::{FleetError, Registrar, now};
 
@@ -38,13 +38,13 @@ pub struct Reply {
 type Given = Result<(String, bool), String>;
 
 impl Registrar {
-    /// Answers a request.
+    /// Answers a request; `None` where it is not answered yet, and comes again.
     ///
     /// # Errors
     /// When the message is no request, is forged, or what is given cannot be written down: there is no answer then.
-    pub fn answer(&mut self, id: &RequestId, payload: &[u8]) -> Result<Reply, FleetError> {
+    pub fn answer(&mut self, id: &RequestId, payload: &[u8]) -> Result<Option<Reply>, FleetError> {
         match Ask::read(payload)? {
-            Ask::Enroll(asked) => self.answer_enrolment(id, &asked),
+            Ask::Enroll(asked) => self.answer_enrolment(id, &asked).map(Some),
             Ask::Renew(asked) => self.answer_renewal(id, &asked),
         }
     }
@@ -102,7 +102,7 @@ impl Registrar {
             return Ok(Err(error.to_string()));
         }
         let issued = self.admit(&asked.name, asked.key, &request, |changes, issued| {
-            let answered = Answered { ask: to, certificate: issued.pem.clone(), count: 0 };
+            let answered = Answered::new(to, issued, 0, now());
             changes.spend(grant, &asked.name, &answered)
         })?;
         Ok(Ok((issued.pem, true)))
@@ -134,7 +134,7 @@ impl Registrar {
         Ok(Ok(()))
     }
 
-    fn answer_renewal(&mut self, id: &RequestId, asked: &Claimed<'_, Renew>) -> Result<Reply, FleetError> {
+    fn answer_renewal(&mut self, id: &RequestId, asked: &Claimed<'_, Renew>) -> Result<Option<Reply>, FleetError> {
         let topics = Topics::new(&self.fleet);
         let (to, topic) = (asked.digest(), topics.name(&Topic::Answer(id.clone())));
         let name = asked.claim().name.clone();
@@ -142,12 +142,15 @@ impl Registrar {
             let reason = format!("`{name}` is not enrolled: `fedtt device enroll {name}` makes a token for it");
             let answer = Answer { to, time: now(), outcome: Outcome::Refused(reason.clone()) };
             let payload = answer.seal(&self.host, &topic)?;
-            return Ok(Reply { topic, payload, what: Enrolled::Refused(name, reason) });
+            return Ok(Some(Reply { topic, payload, what: Enrolled::Refused(name, reason) }));
         };
         let asked = asked.prove(&known.key, &topics.name(&Topic::Ask(id.clone())))?;
         let given = match known.revoked {
             Some(_) => Err(format!("`{name}` is revoked: `fedtt device enroll {name}` lets it in again")),
-            None => self.renew(asked, to)?,
+            None => match self.renew(asked, to)? {
+                Some(given) => given,
+                None => return Ok(None),
+            },
         };
         let what = match &given {
             Ok((_, true)) => Enrolled::Renewed(name),
@@ -155,37 +158,46 @@ impl Registrar {
             Err(reason) => Enrolled::Refused(name, reason.clone()),
         };
         let payload = self.outcome(to, given)?.seal(&self.host, &topic)?;
-        Ok(Reply { topic, payload, what })
+        Ok(Some(Reply { topic, payload, what }))
     }
 
-    fn renew(&mut self, asked: &Renew, to: Digest) -> Result<Given, FleetError> {
+    /// As [`Registrar::enroll`], for a device of the fleet; `None` where it is too soon for an answer.
+    fn renew(&mut self, asked: &Renew, to: Digest) -> Result<Option<Given>, FleetError> {
         if let Err(reason) = self.same_fleet(&asked.fleet) {
-            return Ok(Err(reason));
+            return Ok(Some(Err(reason)));
         }
-        match self.ledger.begin()?.renewal(&asked.name)? {
-            Some(last) if last.ask == to => return Ok(Ok((last.certificate, false))),
-            Some(last) if last.count > asked.count => {
-                return Ok(Err(
-                    "a later request was answered already: this one is repeated by somebody, or the device's \
-                               files are from a backup; enrol it anew"
-                        .into(),
-                ));
+        if let Some(last) = self.ledger.begin()?.renewal(&asked.name)? {
+            if last.ask == to {
+                return Ok(Some(Ok((last.certificate, false))));
             }
-            _ => {}
+            if last.count > asked.count {
+                let reason = "a later request was answered already: this one is repeated by somebody, or the device's \
+                              files are from a backup; enrol it anew";
+                return Ok(Some(Err(reason.into())));
+            }
+            match last.early(asked.count, now()) {
+                Some(Early::Soon) => return Ok(None),
+                Some(Early::Needless(until)) => {
+                    let until = fedtt_identity::inspect::date(until);
+                    let reason =
+                        format!("the certificate it has is new; there is no other before {until}: is its clock right?");
+                    return Ok(Some(Err(reason)));
+                }
+                None => {}
+            }
         }
         let request = match CheckedRequest::check(&asked.request).and_then(|r| r.named(asked.name.as_str())) {
             Ok(request) => request,
-            Err(error) => return Ok(Err(error.to_string())),
+            Err(error) => return Ok(Some(Err(error.to_string()))),
         };
         let issued = self.issue(&request, &asked.name)?;
         let changes = self.ledger.begin()?;
         changes.tidy(now())?;
         changes.issued(&asked.name, &issued)?;
-        let answered = Answered { ask: to, certificate: issued.pem.clone(), count: asked.count };
-        changes.put_renewal(&asked.name, &answered)?;
+        changes.put_renewal(&asked.name, &Answered::new(to, &issued, asked.count, now()))?;
         changes.commit()?;
         self.devices.renewed(&asked.name, certificate(&issued))?;
-        Ok(Ok((issued.pem, true)))
+        Ok(Some(Ok((issued.pem, true))))
     }
 
     fn outcome(&mut self, to: Digest, given: Given) -> Result<Answer, FleetError> {

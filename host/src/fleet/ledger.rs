@@ -53,6 +53,44 @@ pub(super) struct Answered {
     pub(super) certificate: String,
     /// The request's count among the device's renewals.
     pub(super) count: u64,
+    /// Unix seconds of its making; 0 where an earlier version has not noted it.
+    #[serde(default)]
+    pub(super) given: u64,
+    /// Unix seconds of its end.
+    #[serde(default)]
+    pub(super) expires: u64,
+}
+
+/// Bounds of the time, in seconds, after which a device that says it has not got an answer is given another; a hundredth of the
+/// certificate's life between them. Shorter than a device tries one way to ask before the other.
+const LOST: (u64, u64) = (1, 300);
+
+/// A request that comes too soon after the last one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Early {
+    /// The device, which counts on, has got its last certificate, and has no need of another before this time.
+    Needless(u64),
+    /// It has not, and gets another if it goes on asking.
+    Soon,
+}
+
+impl Answered {
+    pub(super) fn new(ask: Digest, issued: &Issued, count: u64, now: u64) -> Self {
+        Answered { ask, certificate: issued.pem.clone(), count, given: now, expires: issued.expires }
+    }
+
+    /// Whether another request with this count, or a higher one, comes too soon at `now`: devices renew with a third of the life
+    /// left, and each certificate is signed and kept.
+    pub(super) fn early(&self, count: u64, now: u64) -> Option<Early> {
+        // A clock that was set back begins anew.
+        let since = now.checked_sub(self.given)?;
+        let life = self.expires.saturating_sub(self.given);
+        match count > self.count {
+            true if since < life / 3 => Some(Early::Needless(self.given + life / 3)),
+            false if since < (life / 100).clamp(LOST.0, LOST.1) => Some(Early::Soon),
+            _ => None,
+        }
+    }
 }
 
 /// What the host has given out.

@@ -2,6 +2,7 @@
 //!
 //! What was found out by trying with mosquitto 2.0.11, and what follows:
 //! - SIGHUP reads the ACL, the list of revoked certificates, the passwords and the broker's own certificate anew.
+//! - A connection that stands by a password which holds no more is closed then.
 //! - The list of revoked certificates is looked at when a connection begins: one that stands goes on. A deny line in the ACL
 //!   holds for it at once, both ways, and goes before what patterns allow. Closing it takes another connection of the same
 //!   name, which the host makes ([`super::revoking`]); the one put out cannot come back, as its certificate is on the list.
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use super::deployment::{Deployment, place};
 use super::error::of;
+use super::password::PASSWORDS;
 use super::{FleetError, Span};
 
 /// How a mosquitto is to be set up.
@@ -89,7 +91,7 @@ pub(super) fn write(
     file("acl.enroll", &acl_of_enrolment(fleet), 0o640)?;
     // Seed files that are out already go on holding.
     let password = known.map_or_else(random_password, |known| Ok(known.password.clone()))?;
-    file("passwords", &mosquitto_line(ENROLL, &password)?, 0o640)?;
+    file(PASSWORDS, &mosquitto_line(ENROLL, &password)?, 0o640)?;
     let deployment = Deployment {
         fleet: fleet.to_string(),
         host,

@@ -28,6 +28,9 @@ const EXPEL: Duration = Duration::from_secs(10);
 const BEHIND: u64 = 3600;
 /// Life of the certificate the host takes a device's place with, in seconds.
 const MOMENT: u64 = 600;
+/// What is left to people where no command does it.
+pub(super) const READ_ANEW: &str = "have the broker read its files anew, with SIGHUP or `systemctl reload mosquitto`; \
+                                    `on_revoke` in host.toml does it by itself";
 
 /// A device was revoked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,10 +95,8 @@ impl Registrar {
         };
         let command = self.reload();
         if command.is_empty() {
-            let advice = "have the broker read its files anew, with SIGHUP or `systemctl reload mosquitto`; `on_revoke` in \
-                          host.toml does it by itself";
-            revoked.broker = Err(advice.into());
-            revoked.connection = Err(advice.into());
+            revoked.broker = Err(READ_ANEW.into());
+            revoked.connection = Err(READ_ANEW.into());
         }
         let key = private_key()?;
         let request = CheckedRequest::check(&request(device.as_str(), &key, None)?)?;

@@ -81,7 +81,7 @@ impl Device {
 
     /// The certificate, or why there is none.
     fn ask(&self, registrar: &mut Registrar, token: Option<&Token>, ask: &[u8]) -> Result<String, String> {
-        let reply = registrar.answer(&self.id, ask).unwrap();
+        let reply = registrar.answer(&self.id, ask).unwrap().unwrap();
         assert_eq!(reply.topic, "fedtt/north/enroll/0f/answer");
         let answer = match token {
             Some(token) => Answer::open_with(token, ask, &reply.payload).unwrap(),
@@ -153,7 +153,7 @@ fn a_token_is_for_its_device_its_fleet_and_its_time() {
     // Not this host's: said, but not provably.
     let unknown = Token::generate().unwrap();
     let asked = device.enroll(&unknown);
-    let reply = host.answer(&device.id, &asked).unwrap();
+    let reply = host.answer(&device.id, &asked).unwrap().unwrap();
     assert!(Answer::hint(&reply.payload).unwrap().contains("no such token"));
     assert!(Answer::open_with(&unknown, &asked, &reply.payload).is_err());
     // Forged, or damaged: no answer at all.
@@ -195,6 +195,7 @@ fn renewals_are_for_devices_of_the_fleet_and_are_not_repeated_by_others() {
     let (first, second) = (device.renew(1), device.renew(2));
     let given = device.ask(&mut host, None, &first).unwrap();
     assert_eq!(device.ask(&mut host, None, &first).unwrap(), given);
+    later(&host, "d1", 11 * DAY);
     device.ask(&mut host, None, &second).unwrap();
     let refused = device.ask(&mut host, None, &first).unwrap_err();
     assert!(refused.contains("repeated by somebody"), "{refused}");
@@ -217,6 +218,105 @@ fn renewals_are_for_devices_of_the_fleet_and_are_not_repeated_by_others() {
     device.ask(&mut host, None, &device.renew(1)).unwrap();
     assert_eq!(host.ledger.begin().unwrap().revoked().unwrap().len(), 3, "what it had before stays revoked");
     assert!(host.revoke(&name("d9")).unwrap_err().to_string().contains("no device `d9`"));
+}
+
+const DAY: u64 = 86_400;
+
+/// So many seconds pass for the last renewal of a device.
+fn later(host: &Registrar, device: &str, seconds: u64) {
+    let changes = host.ledger.begin().unwrap();
+    let last = changes.renewal(&name(device)).unwrap().unwrap();
+    let (given, expires) = (last.given - seconds, last.expires - seconds);
+    changes.put_renewal(&name(device), &ledger::Answered { given, expires, ..last }).unwrap();
+    changes.commit().unwrap();
+}
+
+#[test]
+fn certificates_are_renewed_as_often_as_they_have_to_be_and_a_lost_answer_costs_minutes() {
+    let state = tempfile::tempdir().unwrap();
+    let mut host = set_up(state.path());
+    let device = Device::new("d1", 1);
+    let seed = token(&mut host, Some("d1"), 1);
+    device.ask(&mut host, Some(&seed.token), &device.enroll(&seed.token)).unwrap();
+    let first = device.renew(1);
+    let given = device.ask(&mut host, None, &first).unwrap();
+    // Who has got its certificate has no need of another for long.
+    let refused = device.ask(&mut host, None, &device.renew(2)).unwrap_err();
+    assert!(refused.contains("it has is new") && refused.contains("is its clock right"), "{refused}");
+    // Who says it has not, by another way, is answered after a while; and as before, if it asks as before.
+    let again = device.renew(1);
+    for _ in 0..100 {
+        assert!(host.answer(&device.id, &again).unwrap().is_none());
+    }
+    assert_eq!(device.ask(&mut host, None, &first).unwrap(), given);
+    later(&host, "d1", 301);
+    let other = device.ask(&mut host, None, &again).unwrap();
+    assert_ne!(other, given);
+    assert!(host.answer(&device.id, &first).unwrap().is_none(), "of two that were lost the last one counts");
+    later(&host, "d1", 9 * DAY);
+    device.ask(&mut host, None, &device.renew(2)).unwrap_err();
+    later(&host, "d1", 2 * DAY);
+    device.ask(&mut host, None, &device.renew(2)).unwrap();
+
+    // What an earlier version has written down holds nobody up.
+    let changes = host.ledger.begin().unwrap();
+    let last = changes.renewal(&name("d1")).unwrap().unwrap();
+    let (given, expires) = (0, 0);
+    changes.put_renewal(&name("d1"), &ledger::Answered { given, expires, ..last }).unwrap();
+    changes.commit().unwrap();
+    device.ask(&mut host, None, &device.renew(3)).unwrap();
+    // Nor a clock that was set back, or another key.
+    let changes = host.ledger.begin().unwrap();
+    let last = changes.renewal(&name("d1")).unwrap().unwrap();
+    let (given, expires) = (last.given + DAY, last.expires + DAY);
+    changes.put_renewal(&name("d1"), &ledger::Answered { given, expires, ..last }).unwrap();
+    changes.commit().unwrap();
+    device.ask(&mut host, None, &device.renew(4)).unwrap();
+    let (board, own) = (Device::new("d1", 2), token(&mut host, Some("d1"), 1));
+    board.ask(&mut host, Some(&own.token), &board.enroll(&own.token)).unwrap();
+    board.ask(&mut host, None, &board.renew(1)).unwrap();
+}
+
+#[test]
+fn a_new_password_is_in_what_is_made_from_now_on_and_nothing_else_changes() {
+    let state = tempfile::tempdir().unwrap();
+    let mut host = registrar(state.path());
+    assert!(host.new_password().unwrap_err().to_string().contains("fedtt broker config mosquitto"));
+    host.set_up(&options(state.path())).unwrap();
+    let file = |name: &str| std::fs::read(state.path().join("broker").join(name)).unwrap();
+    let others = ["mosquitto.conf", "acl", "acl.enroll", "broker.pem", "broker.key", "host.pem", "crl.pem"];
+    let (before, kept) = (file("passwords"), others.map(file));
+    let seed = token(&mut host, Some("d1"), 1);
+    let changed = host.new_password().unwrap().carry_through();
+    assert_eq!((changed.fleet.as_str(), changed.broker), ("north", Ok(())));
+    assert_ne!(file("passwords"), before);
+    assert_eq!(others.map(file), kept);
+    let mode = |file: &str| std::fs::metadata(state.path().join(file)).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode("broker/passwords"), mode("fleet/broker.toml")), (0o640, 0o600));
+    // Also after the host was started anew, and the broker set up again.
+    drop(host);
+    let mut host = registrar(state.path());
+    let fresh = token(&mut host, Some("d1"), 1);
+    assert!(fresh.broker != seed.broker && fresh.broker.starts_with("mqtts://enroll:"), "{}", fresh.broker);
+    host.set_up(&options(state.path())).unwrap();
+    // A device of the fleet hears it with its certificate.
+    let device = Device::new("d1", 1);
+    let asked = device.enroll(&fresh.token);
+    let reply = host.answer(&device.id, &asked).unwrap().unwrap();
+    let answer = Answer::open_with(&fresh.token, &asked, &reply.payload).unwrap();
+    let Outcome::Granted(granted) = answer.outcome else { panic!() };
+    assert_eq!(granted.enroll, fresh.broker);
+
+    // A broker that cannot be told, or is not told at all.
+    host.set_up(&MosquittoOptions { on_revoke: vec!["false".into()], ..options(state.path()) }).unwrap();
+    assert!(host.new_password().unwrap().carry_through().broker.unwrap_err().contains("`false` failed"));
+    host.set_up(&MosquittoOptions { on_revoke: vec![], ..options(state.path()) }).unwrap();
+    assert!(host.new_password().unwrap().carry_through().broker.unwrap_err().contains("SIGHUP"));
+    // Nothing has changed where the broker's file cannot be written.
+    let before = token(&mut host, None, 1).broker;
+    std::fs::remove_dir_all(state.path().join("broker")).unwrap();
+    assert!(host.new_password().unwrap_err().to_string().contains("passwords"));
+    assert_eq!(token(&mut host, None, 1).broker, before);
 }
 
 #[test]
@@ -268,7 +368,6 @@ fn without_the_brokers_folder_devices_are_put_out_all_the_same_and_the_owner_is_
 
 #[test]
 fn the_certificates_of_broker_and_host_are_renewed_with_a_third_of_their_life_left() {
-    const DAY: u64 = 86_400;
     let state = tempfile::tempdir().unwrap();
     let began = now();
     let mut host = set_up(state.path());

@@ -55,7 +55,7 @@ impl Curve {
             }
             bytes += (record.traffic.up + record.traffic.down) as f64;
             seconds += record.seconds;
-            for taken in record.contributions.values().filter_map(|c| c.joules) {
+            for taken in record.all().filter_map(|(_, c)| c.joules) {
                 joules = Some(joules.unwrap_or(0.0) + taken);
             }
             if source == Source::Host {

@@ -37,9 +37,9 @@ fn gather<'a>(run: &Run<'a>) -> BTreeMap<&'a str, Device> {
         devices.entry(name.as_str()).or_default();
     }
     for round in &run.report.rounds {
-        for (name, own) in &round.contributions {
+        for (name, own) in round.all() {
             let device = devices.entry(name).or_default();
-            device.rounds += 1;
+            device.rounds += u64::from(round.contributions.contains_key(name));
             device.examples = device.examples.max(own.examples);
             device.weight += own.weight;
             device.seconds += own.seconds;
@@ -53,7 +53,7 @@ fn gather<'a>(run: &Run<'a>) -> BTreeMap<&'a str, Device> {
                 device.quality = Some(measured.value);
             }
         }
-        for name in round.refusals.keys() {
+        for name in round.refusals.keys().filter(|name| !round.left_out.contains_key(*name)) {
             devices.entry(name).or_default().declined += 1;
         }
     }
@@ -125,7 +125,7 @@ fn declined(run: &Run<'_>) -> String {
         format!("<li><b>{}×</b> {} <small>{}{more}</small></li>", count(*times), escape(reason), named.join(", "))
     };
     let lines: String = reasons.iter().take(20).map(line).collect();
-    format!("<h3>Why devices declined</h3><ul class=\"reasons\">{lines}</ul>")
+    format!("<h3>Why devices are not in the result</h3><ul class=\"reasons\">{lines}</ul>")
 }
 
 pub(super) fn section(runs: &[Run<'_>]) -> String {

@@ -20,7 +20,7 @@ pub(super) fn figure(report: &RunReport, devices: &[&str]) -> String {
             let number = round.round + 1;
             let (class, note) = match (round.contributions.get(*device), round.refusals.get(*device)) {
                 (Some(own), _) => ("in", format!("contributed, trained {}", duration(own.seconds))),
-                (None, Some(reason)) => ("declined", format!("declined: {}", escape(reason))),
+                (None, Some(reason)) => ("declined", escape(reason)),
                 (None, None) => ("out", "not in the result".into()),
             };
             cells += &format!(
@@ -35,7 +35,7 @@ pub(super) fn figure(report: &RunReport, devices: &[&str]) -> String {
     let (width, height) = (rounds.len() * CELL, devices.len() * CELL);
     format!(
         "<figure class=\"map\"><figcaption>Who took part when</figcaption><ul class=\"legend\">\
-         <li><i class=\"box in\"></i>in the result</li><li><i class=\"box declined\"></i>declined</li>\
+         <li><i class=\"box in\"></i>in the result</li><li><i class=\"box declined\"></i>not, with a reason</li>\
          <li><i class=\"box out\"></i>not in the result</li></ul><div class=\"scroll\">\
          <svg width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" role=\"img\" \
          aria-label=\"devices by rounds\">{cells}</svg></div><p class=\"axis\">devices down, by name; rounds across</p></figure>"

@@ -10,6 +10,7 @@ use crate::record::{Contribution, RoundRecord};
 struct Sums {
     asked: u64,
     answered: u64,
+    left_out: u64,
     declined: u64,
     repeated: u64,
     largest_share: f64,
@@ -22,7 +23,9 @@ fn sums(rounds: &[RoundRecord]) -> Sums {
     for round in rounds {
         sums.asked += round.cohort as u64;
         sums.answered += round.contributions.len() as u64;
-        sums.declined += round.refusals.len() as u64;
+        sums.left_out += round.left_out.len() as u64;
+        let answered = |name: &&String| round.all().any(|(other, _)| other == *name);
+        sums.declined += round.refusals.keys().filter(|name| !answered(name)).count() as u64;
         sums.repeated += u64::from(round.attempts.saturating_sub(1));
         let weights = || round.contributions.values().map(|c| c.weight);
         let squares: f64 = weights().map(|w| w * w).sum();
@@ -123,10 +126,11 @@ pub(super) fn section(runs: &[Run<'_>]) -> String {
     let dropout = [
         row("Asked to take part", runs, |run| count(total(run).asked)),
         row("Contributed", runs, |run| share(total(run).answered, total(run).asked)),
-        row("Declined, with a reason", runs, |run| share(total(run).declined, total(run).asked)),
+        row("Contributed nothing for being out of proportion", runs, |run| share(total(run).left_out, total(run).asked)),
+        row("Declined or were away", runs, |run| share(total(run).declined, total(run).asked)),
         row("Did not contribute otherwise", runs, |run| {
-            let Sums { asked, answered, declined, .. } = total(run);
-            share(asked.saturating_sub(answered + declined), asked)
+            let Sums { asked, answered, left_out, declined, .. } = total(run);
+            share(asked.saturating_sub(answered + left_out + declined), asked)
         }),
         row("Rounds begun again", runs, |run| count(total(run).repeated)),
     ];

@@ -1,12 +1,12 @@
 //! The end of a round: from its updates to the next global state.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 use fedtt_wire::{Message, chunk};
 use ndarray::ArrayD;
 
 use super::global::at;
+use super::measuring::pooled;
 use super::selecting::{LONGEST_PAUSE, Selecting, pause};
 use super::{Phase, Run, RunError, What};
 use crate::aggregate::{AggregateError, AggregationReport, Contributions, Contributor, aggregate, norm};
@@ -57,7 +57,7 @@ impl Run {
         let elapsed = now.saturating_sub(collecting.began);
         let enough = received >= fewest && elapsed >= plan.shortest();
         let hopeless = collecting.able().max(received) < fewest;
-        if enough || self.all_in() && !hopeless {
+        if enough || self.all_in() && !hopeless || self.no_more_come(now) {
             return self.close(now, store);
         }
         if hopeless || elapsed >= plan.longest() {
@@ -104,11 +104,14 @@ impl Run {
         let Phase::Collecting(collecting) = &self.record.phase else { return Ok(()) };
         let mut record = collecting.record.clone();
         record.seconds = now.saturating_sub(record.began) as f64 / 1000.0;
+        let lost = collecting.lost(now).map(|device| (device.clone(), "away when the round ended".to_string()));
+        record.refusals.extend(lost);
         let updates = store.updates(&self.id, self.record.round)?;
         self.gather(&mut record, &updates);
         let measuring = self.is_measuring();
-        self.note_measurement(&record, store)?;
-        if !measuring && let Err(error) = self.aggregate(&mut record, &updates, store) {
+        if measuring {
+            self.note_measurement(&mut record, store)?;
+        } else if let Err(error) = self.aggregate(&mut record, &updates, store) {
             return self.no_aggregate(now, error, record, store);
         }
         store.put_record(&self.id, &record)?;
@@ -164,8 +167,7 @@ impl Run {
     /// What each update says of its making.
     fn gather(&mut self, record: &mut RoundRecord, updates: &[(String, Kept)]) {
         record.contributions.clear();
-        let (mut examples, mut loss, mut value) = (0u64, 0.0, 0.0);
-        let mut metric = String::new();
+        record.left_out.clear();
         for (device, Kept { update, payload, .. }) in updates {
             // A device counts its bytes up to an update, not those of the update itself.
             let chunks = payload.div_ceil(self.record.plan.wire.chunk as u64).max(1);
@@ -177,12 +179,6 @@ impl Run {
             let traffic = Traffic { up: since(now.up, before.up), down: since(now.down, before.down) };
             record.traffic.up += traffic.up;
             record.traffic.down += traffic.down;
-            if let Some(m) = &update.measured {
-                examples += m.examples;
-                loss += m.loss * m.examples as f64;
-                value += m.value * m.examples as f64;
-                metric.clone_from(&m.metric);
-            }
             let contribution = Contribution {
                 examples: update.examples,
                 loss: update.loss,
@@ -196,13 +192,12 @@ impl Run {
             };
             record.contributions.insert(device.clone(), contribution);
         }
-        let n = examples as f64;
-        record.before = (examples > 0).then(|| Measured { examples, loss: loss / n, metric, value: value / n });
     }
 
-    /// Keeps the adapter the round began with if it is the best so far, by the devices' word. Losses on other examples do not
-    /// compare: a run whose host measures is judged by the host.
-    fn note_measurement(&mut self, record: &RoundRecord, store: &Changes) -> Result<(), RunError> {
+    /// Takes what the devices measured together. Keeps the adapter the round began with if it is the best so far by their
+    /// word; losses on other examples do not compare, so a run whose host measures is judged by the host.
+    fn note_measurement(&mut self, record: &mut RoundRecord, store: &Changes) -> Result<(), RunError> {
+        record.before = pooled(record.contributions.values().filter_map(|c| c.measured.as_ref()));
         let Some(measured) = record.before.as_ref().filter(|_| !self.measured_here) else { return Ok(()) };
         self.judge_measurement(self.record.round, measured, None, store)
     }
@@ -244,6 +239,7 @@ impl Run {
         let round = self.record.round;
         self.global.drift.record(u64::from(round), &parameters, &aggregated.report);
         report(record, &aggregated.report);
+        self.note_measurement(record, store)?;
         self.record.summary.refused.outlying += aggregated.report.left_out.len() as u64;
         let change = self.global.server.apply(&plan.server, &parameters, aggregated.change);
         let before = self.global.digest();
@@ -269,9 +265,11 @@ fn report(record: &mut RoundRecord, report: &AggregationReport) {
             contribution.norm = share.norm;
         }
     }
-    let left_out: BTreeMap<String, String> = report.left_out.clone();
-    record.refused.outlying += left_out.len() as u64;
-    record.refusals.extend(left_out.into_iter().map(|(client, why)| (client, format!("left out: {why}"))));
+    record.refused.outlying += report.left_out.len() as u64;
+    for (client, why) in &report.left_out {
+        record.refusals.insert(client.clone(), format!("left out: {why}"));
+        record.left_out.extend(record.contributions.remove_entry(client));
+    }
 }
 
 fn summary_after_round(run: &mut Run, record: &RoundRecord) {

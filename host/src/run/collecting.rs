@@ -9,7 +9,7 @@ use fedtt_wire::{DeviceName, Digest, Topic, WireError};
 use ndarray::ArrayD;
 use serde::{Deserialize, Serialize};
 
-use super::{Phase, Run, RunError, What};
+use super::{Candidate, Phase, Run, RunError, What};
 use crate::aggregate::Survey;
 use crate::record::RoundRecord;
 use crate::store::Changes;
@@ -33,7 +33,13 @@ pub(super) struct Collecting {
     /// Of those who refuse, until when, where that is known.
     #[serde(default)]
     pub(super) until: BTreeMap<String, u64>,
+    /// Of those who have not answered and are away, or say that they take part in nothing, since when.
+    #[serde(default)]
+    pub(super) away: BTreeMap<String, u64>,
 }
+
+/// A device that is away for so many milliseconds is not waited for, where there are enough others.
+const PATIENCE: u64 = 60_000;
 
 /// Most examples a device may claim: a weight beyond any data set is a mistake or an attack.
 const MOST_EXAMPLES: u64 = 1 << 32;
@@ -42,6 +48,12 @@ impl Collecting {
     /// Devices that can still answer or have.
     pub(super) fn able(&self) -> usize {
         self.cohort.iter().filter(|name| !self.record.refusals.contains_key(name.as_str())).count()
+    }
+
+    /// Those who are not waited for any more as they are away, and have not refused.
+    pub(super) fn lost(&self, now: u64) -> impl Iterator<Item = &String> {
+        let long = self.away.iter().filter(move |&(_, &since)| now.saturating_sub(since) >= PATIENCE);
+        long.map(|(name, _)| name).filter(|name| !self.record.refusals.contains_key(*name))
     }
 
     /// When the first of the refusals passes, if without those that pass it could have `fewest` updates.
@@ -116,7 +128,7 @@ impl Run {
         store: &Changes,
     ) -> Result<(), RunError> {
         // Of the rounds before the last the store knows who counted: to call that late would have the device forget it.
-        let counted = |record: RoundRecord| record.contributions.contains_key(device.as_str());
+        let counted = |record: RoundRecord| record.all().any(|(name, _)| name == device.as_str());
         let outcome = match outcome {
             Outcome::Late if store.record(&self.id, round)?.is_some_and(counted) => Outcome::Duplicate,
             outcome => outcome,
@@ -178,6 +190,20 @@ impl Run {
         self.declined(device, &refusal, now);
     }
 
+    /// Notes who of the cohort is away; `candidates` are those who are not, by name.
+    pub(super) fn look_for(&mut self, candidates: &[Candidate], now: u64) {
+        let Phase::Collecting(collecting) = &mut self.record.phase else { return };
+        for device in &collecting.cohort {
+            let there = candidates.binary_search_by(|candidate| candidate.name.cmp(device)).is_ok();
+            if there || self.accepted.contains(device) {
+                self.dirty |= collecting.away.remove(device.as_str()).is_some();
+            } else if !collecting.away.contains_key(device.as_str()) {
+                collecting.away.insert(device.to_string(), now);
+                self.dirty = true;
+            }
+        }
+    }
+
     /// Updates that are waited for.
     fn expected(&self) -> usize {
         match &self.record.phase {
@@ -190,6 +216,14 @@ impl Run {
 
     pub(super) fn all_in(&self) -> bool {
         self.accepted.len() >= self.expected().max(1)
+    }
+
+    /// Whether those who can still answer all have, and are enough.
+    pub(super) fn no_more_come(&self, now: u64) -> bool {
+        let Phase::Collecting(collecting) = &self.record.phase else { return false };
+        let fewest = self.record.plan.collection.fewest(collecting.wanted);
+        let lost = collecting.lost(now).count();
+        self.accepted.len() >= fewest && lost > 0 && self.accepted.len() + lost >= collecting.able()
     }
 
     /// Whether some updates of the round that goes on are in, and others are waited for.

@@ -38,6 +38,11 @@ impl Global {
         Global { values, digest, carry, server: ServerState::default(), drift: DriftHistory::default() }
     }
 
+    /// That of a run that is over: what it was is in the store alone.
+    pub(crate) fn released() -> Self {
+        Global::new(Vec::new())
+    }
+
     pub(crate) fn digest(&self) -> Digest {
         self.digest
     }

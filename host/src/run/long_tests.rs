@@ -19,7 +19,7 @@ fn updates_too_long_for_memory_count_as_short_ones_do_also_after_restarts() {
         }
         fleet.round(&[0.0, 0.0]);
         assert_eq!(fleet.status(), Status::Finished);
-        Digest::of_values(fleet.coordinator.runs()[&fleet.run].values())
+        fleet.adapter()
     };
     let expected = finish(Fleet::new(plan.clone(), 2), false, &|| ());
     let open = |name: &str| Store::open(&folder.path().join(name)).unwrap();

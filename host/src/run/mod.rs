@@ -34,11 +34,9 @@ pub use global::Blueprint;
 pub use publishing::Broadcast;
 pub use resting::{Command, CommandError};
 
-use global::Global;
+pub(crate) use publishing::Retained;
 
-/// Milliseconds after a run's end in which a restored host clears what it retained again: it may have been killed before it
-/// could.
-const CLEARED_AGAIN: u64 = 24 * 3_600_000;
+use global::Global;
 
 /// A fault of the host. A peer's fault is no error: it is counted and reported.
 #[derive(Debug, thiserror::Error)]
@@ -73,11 +71,11 @@ pub enum Effect {
     Broadcast(Broadcast),
     /// Something happened.
     Event(RunEvent),
-    /// A message that belongs to no run was dropped.
-    Dropped {
-        /// From whom.
+    /// Something is wrong with a device, or with what it said outside all runs.
+    Warning {
+        /// Which.
         device: DeviceName,
-        /// Why.
+        /// What.
         reason: String,
     },
     /// A round ended with the values the run has now; whoever has examples may measure them.
@@ -100,6 +98,15 @@ pub struct Candidate {
     pub bundles: Vec<String>,
     /// Whether it gets those it lacks.
     pub fetches: bool,
+}
+
+impl Candidate {
+    /// Whether it may be asked for a plan's rounds.
+    pub fn fits(&self, plan: &Plan) -> bool {
+        let labels = &plan.selection.labels;
+        (self.fetches || self.bundles.contains(&plan.model.bundle))
+            && (labels.is_empty() || self.labels.iter().any(|label| labels.contains(label)))
+    }
 }
 
 /// What a run is and how it stands, as it is stored.
@@ -232,19 +239,23 @@ impl Run {
         let set = record.blueprint.adapters(&record.plan)?;
         let parameters = set.parameters();
         let layout = Layout::of(&parameters);
-        let Some(global) = Global::restored(&id, &layout, store)? else { return Ok(None) };
+        let is_over = record.summary.status.is_final();
+        let global = if is_over { Some(Global::released()) } else { Global::restored(&id, &layout, store)? };
+        let Some(global) = global else { return Ok(None) };
         let mut run = Run::of(id, record, parameters, layout, global);
         let updates = store.updates(&run.id, run.record.round)?;
         run.accepted.extend(updates.into_iter().map(|(_, kept)| kept.update.device));
-        if !run.record.summary.status.is_final() {
+        if !is_over {
             run.say(now, What::Restored);
             run.announce()?;
             run.publish_change(store)?;
             if let Phase::Collecting(collecting) = run.record.phase.clone() {
                 run.publish_manifest(&collecting, now)?;
             }
-        } else if run.record.summary.ended.is_some_and(|ended| now.saturating_sub(ended) < CLEARED_AGAIN) {
-            run.clear_all();
+        } else if let Some(retained) = run.record.summary.ended.map(|ended| run.retained(ended))
+            && retained.is_recent(now)
+        {
+            run.effects.extend(retained.clear(&run.id));
         }
         Ok(Some(run))
     }
@@ -288,9 +299,16 @@ impl Run {
         &self.layout
     }
 
-    /// The global values.
-    pub fn values(&self) -> &[ArrayD<f32>] {
-        &self.global.values
+    /// The global values; of a run that is over they are in the store alone.
+    ///
+    /// # Errors
+    /// When the store fails, or lacks them.
+    pub fn values(&self, store: &Changes) -> Result<Vec<ArrayD<f32>>, RunError> {
+        if !self.record.summary.status.is_final() {
+            return Ok(self.global.values.clone());
+        }
+        let stored = store.tensors(&self.id, Tensors::Global, &self.layout)?;
+        Ok(stored.ok_or_else(|| StoreError::missing(&self.id, "the global state"))?)
     }
 
     /// The devices' traffic counters as this run knows them.
@@ -348,7 +366,7 @@ impl Run {
             Some(_) => store.tensors(&self.id, Tensors::Best, &self.layout)?,
             None => None,
         };
-        Ok(best.unwrap_or_else(|| self.global.values.clone()))
+        best.map_or_else(|| self.values(store), Ok)
     }
 
     /// What is to be done now, after whatever has been handled; everything that changed is in `store` by then.
@@ -362,7 +380,7 @@ impl Run {
         Ok(std::mem::take(&mut self.effects))
     }
 
-    /// Time passes; without candidates no round begins.
+    /// Time passes; without candidates (by name) no round begins.
     ///
     /// # Errors
     /// A fault of the host.
@@ -374,7 +392,10 @@ impl Run {
             match (&self.record.phase, candidates) {
                 (Phase::Selecting(_), Some(candidates)) => self.select(now, candidates, store)?,
                 (Phase::Selecting(_), None) => {}
-                (Phase::Collecting(_), _) => self.close_if_due(now, store)?,
+                (Phase::Collecting(_), candidates) => {
+                    candidates.into_iter().for_each(|there| self.look_for(there, now));
+                    self.close_if_due(now, store)?;
+                }
                 (Phase::Measuring(reason), _) if self.record.to_be_measured.is_none() => {
                     let reason = reason.clone();
                     self.end(now, Status::Finished, reason);

@@ -3,12 +3,16 @@
 use std::sync::Arc;
 
 use fedtt_tt::optim::Schedule;
-use fedtt_wire::message::{Goal, Manifest, Parcel, RunPlan};
+use fedtt_wire::message::{End, Goal, Manifest, Parcel, RunPlan};
 use fedtt_wire::{Message, RunId, Topic, WireError, chunk};
+use serde::{Deserialize, Serialize};
 
 use super::collecting::Collecting;
 use super::{Effect, Run, RunError};
 use crate::store::Changes;
+
+/// Milliseconds for which a restored host clears again what was to be cleared: it may have been killed before it could.
+const CLEARED_AGAIN: u64 = 24 * 3_600_000;
 
 /// Milliseconds after which a state that is still asked for is published again.
 const STATE_AGAIN: u64 = 30_000;
@@ -39,7 +43,41 @@ impl Broadcast {
     }
 }
 
+/// What a run that is over may have left at the broker.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Retained {
+    /// When the run began, in Unix milliseconds.
+    began: u64,
+    /// Most chunks a payload ever had: so many topics are to be cleared.
+    chunks: u32,
+    /// Unix milliseconds since when nothing is to be there any more.
+    since: u64,
+}
+
+impl Retained {
+    /// Whether it may not have been cleared yet.
+    pub(crate) fn is_recent(&self, now: u64) -> bool {
+        now.saturating_sub(self.since) < CLEARED_AGAIN
+    }
+
+    /// Says that the run is over, to those who hear it now, and clears everything retained.
+    pub(crate) fn clear(&self, run: &RunId) -> Vec<Effect> {
+        let cleared = |topic| Effect::Publish { topic, payload: Vec::new(), retain: true };
+        let (began, plan) = (self.began, || Topic::Plan(run.clone()));
+        // A message of plain values always has a CBOR form.
+        let end = Message::from(End { run: run.clone(), began }).encode(3).ok();
+        let end = end.map(|payload| Effect::Publish { topic: plan(), payload, retain: false });
+        let chunks = (0..self.chunks).flat_map(|i| [Topic::Change(run.clone(), i), Topic::State(run.clone(), i)]);
+        end.into_iter().chain(chunks.chain([Topic::Round(run.clone()), plan()]).map(cleared)).collect()
+    }
+}
+
 impl Run {
+    /// What it may have left at the broker, by when nothing is to be there any more.
+    pub(super) fn retained(&self, since: u64) -> Retained {
+        Retained { began: self.record.summary.began, chunks: self.record.chunks, since }
+    }
+
     pub(super) fn publish(&mut self, topic: Topic, message: impl Into<Message>, retain: bool) -> Result<(), WireError> {
         let payload = message.into().encode(self.record.plan.wire.level)?;
         self.effects.push(Effect::Publish { topic, payload, retain });

@@ -1,11 +1,13 @@
 //! When no round goes on: between rounds, paused, ended; and what an operator can do about it.
 
 use fedtt_wire::Topic;
-use fedtt_wire::message::{End, Goal, Manifest};
+use fedtt_wire::message::{Goal, Manifest};
 
+use super::global::Global;
 use super::selecting::Selecting;
-use super::{Phase, Run};
+use super::{Effect, Phase, Run, RunError};
 use crate::record::Status;
+use crate::store::Changes;
 
 /// What an operator can do to a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -30,7 +32,7 @@ pub struct CommandError {
     /// How it stands.
     pub status: &'static str,
     /// What to do instead.
-    pub hint: &'static str,
+    pub hint: String,
 }
 
 impl Status {
@@ -47,18 +49,42 @@ impl Status {
 }
 
 impl Run {
+    fn not_now(&self, hint: impl Into<String>) -> CommandError {
+        CommandError { run: self.id.to_string(), status: self.record.summary.status.word(), hint: hint.into() }
+    }
+
+    /// Whether it may be removed.
+    ///
+    /// # Errors
+    /// When it is not over.
+    pub fn removable(&self) -> Result<(), CommandError> {
+        match self.record.summary.status.is_final() {
+            true => Ok(()),
+            false => Err(self.not_now(format!("stop it first: `fedtt run stop {}`", self.id))),
+        }
+    }
+
+    /// Removes it from the store; what is to be cleared at the broker.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn remove(&self, now: u64, store: &Changes) -> Result<Vec<Effect>, RunError> {
+        let retained = self.retained(now);
+        store.remove_run(&self.id, &retained)?;
+        Ok(retained.clear(&self.id))
+    }
+
     /// Carries a command out.
     ///
     /// # Errors
     /// When it makes no sense as the run stands.
     pub fn command(&mut self, command: Command, now: u64) -> Result<(), CommandError> {
         let status = self.record.summary.status;
-        let refuse = |hint| CommandError { run: self.id.to_string(), status: status.word(), hint };
         if status.is_final() {
-            return Err(refuse("nothing can be done to it any more; start a new run"));
+            return Err(self.not_now("nothing can be done to it any more; start a new run"));
         }
         if matches!(self.record.phase, Phase::Measuring(_)) && command != Command::Stop {
-            return Err(refuse("its rounds are done, and the host measures the last adapter; wait, or stop it"));
+            return Err(self.not_now("its rounds are done, and the host measures the last adapter; wait, or stop it"));
         }
         self.dirty = true;
         match command {
@@ -87,7 +113,7 @@ impl Run {
 
     /// What comes after a round.
     pub(super) fn next(&mut self, now: u64) {
-        self.record.phase = Phase::Selecting(Selecting::default());
+        self.record.phase = Phase::Selecting(Selecting { not_before: now, ..Selecting::default() });
         let plan = &self.record.plan;
         if let Some(patience) = plan.evaluation.patience
             && self.record.stale >= patience
@@ -164,25 +190,13 @@ impl Run {
         }
     }
 
-    /// The run is over: devices are told, and nothing retained is left behind.
+    /// The run is over: devices are told, and nothing retained is left behind. Its values are in the store; nothing makes a
+    /// run that is over go on again.
     pub(super) fn end(&mut self, now: u64, status: Status, reason: Option<String>) {
         self.set_status(now, status, reason);
         self.record.summary.ended = Some(now);
         self.record.phase = Phase::Resting;
-        self.clear_all();
-    }
-
-    /// Says that the run is over, to those who hear it now, and clears everything retained.
-    pub(super) fn clear_all(&mut self) {
-        let run = self.id.clone();
-        let end = End { run: run.clone(), began: self.record.summary.began };
-        // A message of plain values always has a CBOR form.
-        let _ = self.publish(Topic::Plan(run.clone()), end, false);
-        for i in 0..self.record.chunks {
-            self.clear(Topic::Change(run.clone(), i));
-            self.clear(Topic::State(run.clone(), i));
-        }
-        self.clear(Topic::Round(run.clone()));
-        self.clear(Topic::Plan(run));
+        (self.global, self.change) = (Global::released(), None);
+        self.effects.extend(self.retained(now).clear(&self.id));
     }
 }

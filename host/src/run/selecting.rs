@@ -62,16 +62,19 @@ impl Run {
         }
         let selecting = selecting.clone();
         let plan = &self.record.plan;
-        let fits = |c: &&Candidate| {
-            (c.fetches || c.bundles.contains(&plan.model.bundle))
-                && (plan.selection.labels.is_empty() || c.labels.iter().any(|l| plan.selection.labels.contains(l)))
-        };
-        let mut names: Vec<DeviceName> = candidates.iter().filter(fits).map(|c| c.name.clone()).collect();
+        let fit = candidates.iter().filter(|candidate| candidate.fits(plan));
+        let mut names: Vec<DeviceName> = fit.map(|candidate| candidate.name.clone()).collect();
         names.sort();
         names.dedup();
         let needed = plan.fewest_present();
         if names.len() < needed {
             let waiting = (names.len(), needed);
+            // The last measurement is worth waiting for, but nothing else comes after it.
+            if self.is_measuring() && now >= selecting.not_before + plan.collection.longest() {
+                let reason = format!("{} of {} devices are there", waiting.0, waiting.1);
+                self.finished(now, Some(format!("the last adapter could not be measured: {reason}")));
+                return Ok(());
+            }
             if self.said_waiting.replace(waiting) != Some(waiting) {
                 self.say(now, What::Waiting { present: waiting.0, needed });
             }
@@ -100,6 +103,7 @@ impl Run {
             wanted,
             record,
             until: BTreeMap::new(),
+            away: BTreeMap::new(),
         };
         self.progress.clear();
         self.publish_change(store)?;

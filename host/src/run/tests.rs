@@ -9,10 +9,12 @@ use fedtt_wire::{Digest, Message, Plan, Topic, chunk};
 use ndarray::ArrayD;
 
 use super::{Command, What};
-use crate::coordinator::{Input, Untrusted};
+use crate::coordinator::{Coordinator, Input, Untrusted};
 use crate::record::Status;
 use crate::store::Store;
 
+#[path = "away_tests.rs"]
+mod away;
 #[path = "batch_tests.rs"]
 mod batch;
 #[path = "test_fleet.rs"]
@@ -21,6 +23,8 @@ mod fleet;
 mod long;
 #[path = "measuring_tests.rs"]
 mod measuring;
+#[path = "removing_tests.rs"]
+mod removing;
 
 use fleet::{Fleet, blueprint, device, plan};
 

@@ -203,7 +203,8 @@ impl<'a> World<'a> {
             let presence = Presence {
                 online: true,
                 version: env!("CARGO_PKG_VERSION").into(),
-                labels: Vec::new(),
+                // Of every group the plan asks for.
+                labels: self.plan.selection.labels.clone(),
                 engine: "simulated".into(),
                 bundles: vec![self.plan.model.bundle.clone()],
                 examples: client.data.train.rows.len() as u64,
@@ -233,12 +234,12 @@ impl<'a> World<'a> {
                         self.follower.hear(&topic, &self.topics.name(&topic), &payload)?;
                     }
                 }
-                Effect::Event(_) | Effect::Dropped { .. } => {}
+                Effect::Event(_) | Effect::Warning { .. } => {}
                 Effect::RoundEnded { run, round } => {
                     if let Some((test, every)) = &self.test
                         && ((round + 1).is_multiple_of(*every) || round + 1 == self.plan.rounds)
                     {
-                        let values = self.coordinator.runs()[&run].values().to_vec();
+                        let values = self.coordinator.runs()[&run].values(&self.coordinator.store().begin()?)?;
                         let found = self.models[0].measure(&values, test)?;
                         measured.push(Input::Measured { run, round, values, measured: found });
                     }

@@ -56,6 +56,12 @@ impl Changes {
         Ok(bytes)
     }
 
+    /// Forgets all that is long of a run.
+    pub(super) fn drop_long(&self, run: &RunId) -> Result<(), StoreError> {
+        let all = (run.as_str(), 0, 0, 0)..=(run.as_str(), u8::MAX, u32::MAX, u32::MAX);
+        Ok(self.table(LONG)?.retain_in(all, |_, _| false)?)
+    }
+
     /// Keeps the payload of the change the current round began with.
     pub(crate) fn put_change(&self, run: &RunId, payload: &[u8]) -> Result<(), StoreError> {
         self.put_long(run, CHANGE, 0, payload)
@@ -64,7 +70,7 @@ impl Changes {
     /// The payload of the change the current round began with.
     pub(crate) fn change(&self, run: &RunId) -> Result<Vec<u8>, StoreError> {
         let found = self.get_long(run, CHANGE, 0)?;
-        found.ok_or_else(|| content(run, "the change".into(), "it is not there"))
+        found.ok_or_else(|| StoreError::missing(run, "the change"))
     }
 
     /// Keeps a tensor, or that there is none.

@@ -3,6 +3,7 @@
 
 mod files;
 mod long;
+mod removed;
 mod updates;
 
 use std::cell::Cell;
@@ -156,6 +157,7 @@ impl Store {
         transaction.open_table(RECORDS)?;
         transaction.open_table(TOKENS)?;
         long::prepare(&transaction)?;
+        removed::prepare(&transaction)?;
         let named = updates::prepare(&transaction)?;
         transaction.commit()?;
         // Left behind by a host that was killed: parts of updates, and whole ones that were not yet committed.
@@ -270,6 +272,13 @@ impl Changes {
     pub(crate) fn put_token(&self, token: &str, run: &RunId) -> Result<(), StoreError> {
         self.table(TOKENS)?.insert(token, run.as_str())?;
         Ok(())
+    }
+}
+
+impl StoreError {
+    /// Something of a run is not there.
+    pub(crate) fn missing(run: &RunId, what: &str) -> Self {
+        content(run, what.into(), "it is not there")
     }
 }
 

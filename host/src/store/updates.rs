@@ -94,9 +94,13 @@ impl Changes {
 
     /// The accepted updates of a round, in the order of the devices' names.
     pub(crate) fn updates(&self, run: &RunId, round: u32) -> Result<Vec<(String, Kept)>, StoreError> {
+        self.updates_of(run, round..round + 1)
+    }
+
+    fn updates_of(&self, run: &RunId, rounds: Range<u32>) -> Result<Vec<(String, Kept)>, StoreError> {
         let table = self.transaction.open_table(UPDATES)?;
         let mut updates = Vec::new();
-        for entry in table.range((run.as_str(), round, "")..(run.as_str(), round + 1, ""))? {
+        for entry in table.range((run.as_str(), rounds.start, "")..(run.as_str(), rounds.end, ""))? {
             let (key, bytes) = entry?;
             updates.push((key.value().2.to_string(), read(&key.value(), bytes.value())?));
         }
@@ -137,10 +141,19 @@ impl Changes {
 
     /// Forgets the updates of a round.
     pub(crate) fn drop_updates(&self, run: &RunId, round: u32) -> Result<(), StoreError> {
-        for (_, kept) in self.updates(run, round)? {
+        self.drop_updates_of(run, round..round + 1)
+    }
+
+    /// Forgets the updates of all rounds.
+    pub(super) fn drop_all_updates(&self, run: &RunId) -> Result<(), StoreError> {
+        self.drop_updates_of(run, 0..u32::MAX)
+    }
+
+    fn drop_updates_of(&self, run: &RunId, rounds: Range<u32>) -> Result<(), StoreError> {
+        for (_, kept) in self.updates_of(run, rounds.clone())? {
             self.made.iter().zip(kept.file).for_each(|(made, file)| made.remove(file));
         }
-        let all = (run.as_str(), round, "")..(run.as_str(), round + 1, "");
+        let all = (run.as_str(), rounds.start, "")..(run.as_str(), rounds.end, "");
         self.table(UPDATES)?.retain_in(all.clone(), |_, _| false)?;
         self.table(TENSORS)?.retain_in(all, |_, _| false)?;
         Ok(())
@@ -149,7 +162,7 @@ impl Changes {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
+pub(super) mod tests {
     use fedtt_wire::Digest;
     use ndarray::ArrayD;
 
@@ -181,6 +194,12 @@ mod tests {
             received: 0,
             tensors: vec![tensor(1.5, Encoding::F32), tensor(0.1, Encoding::Int8), tensor(-2.0, Encoding::Bf16)],
         }
+    }
+
+    /// Keeps a short update for a round of a run.
+    pub(in super::super) fn put(changes: &Changes, run: &RunId, round: u32) {
+        let update = Update { run: run.clone(), round, ..update("d1", 10) };
+        changes.put_update(&update.device.clone(), update, 99, Survey::default()).unwrap();
     }
 
     #[test]

@@ -9,7 +9,7 @@ use fedtt_backbone::bundle::{MANIFEST, file_sha256, is_part};
 use fedtt_edge::fetch::is_hash;
 use tower_http::services::ServeFile;
 
-use super::{Shared, not_found};
+use super::{Bundles, not_found};
 
 /// A run's adapter.
 pub(super) const ADAPTER: &str = "adapter.safetensors";
@@ -18,14 +18,14 @@ pub(super) const HASH: &str = ".sha256";
 
 /// A part of a bundle: nothing but what bundles have, of a bundle that a run uses.
 pub(super) async fn part(
-    State(shared): State<Shared>,
+    State(bundles): State<Bundles>,
     Path((hash, file)): Path<(String, String)>,
     request: Request,
 ) -> Response {
     if !is_part(&file) && file != MANIFEST {
         return not_found("bundles have no such part");
     }
-    match is_hash(&hash).then(|| (shared.bundles)(&hash)).flatten() {
+    match is_hash(&hash).then(|| bundles(&hash)).flatten() {
         Some(folder) => self::file(&folder.join(file), request).await,
         None => not_found("no run here uses such a bundle, or it is embedded in every device's program"),
     }

@@ -10,6 +10,8 @@
 //! | `/runs/{run}/report.html`, `summary.json`, `rounds.jsonl` | what the run has left so far |
 //! | `/runs/{run}/adapter.safetensors`, `adapter.safetensors.sha256` | its adapter, and its hash as `sha256sum` prints it |
 //! | `/bundles/{hash}/{file}` | the parts of the bundles its runs use, for devices that lack them; in ranges if asked |
+//!
+//! The last one alone is also served by itself, where devices may reach it and people need not: [`serve_bundles`].
 
 mod files;
 mod guard;
@@ -54,7 +56,6 @@ pub type Bundles = Arc<dyn Fn(&str) -> Option<PathBuf> + Send + Sync>;
 struct Shared {
     snapshot: watch::Receiver<Arc<Snapshot>>,
     runs_dir: Arc<PathBuf>,
-    bundles: Bundles,
     /// true once the server is to stop
     stop: watch::Receiver<bool>,
 }
@@ -71,9 +72,8 @@ pub async fn serve(
     bundles: Bundles,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let loopback = listener.local_addr()?.ip().is_loopback();
-    let (stopping, stop) = watch::channel(false);
-    let shared = Shared { snapshot, runs_dir: Arc::new(runs_dir), bundles, stop: stop.clone() };
+    let stop = flag(shutdown);
+    let shared = Shared { snapshot, runs_dir: Arc::new(runs_dir), stop: stop.clone() };
     let router = Router::new()
         .route("/", get(page))
         .route("/events", get(events))
@@ -83,19 +83,48 @@ pub async fn serve(
         .route("/api/runs/{run}", get(api_run))
         .route("/api/devices", get(api_devices))
         .route("/runs/{run}/{file}", get(artefact))
-        .route("/bundles/{hash}/{file}", get(files::part))
-        .fallback(|| async { not_found("nothing is here; see / and /api/snapshot") })
-        .layer(middleware::from_fn(move |request, next| guard::guard(loopback, request, next)))
-        .with_state(shared);
-    tokio::spawn(async move {
-        shutdown.await;
-        let _ = stopping.send(true);
-    });
+        .with_state(shared)
+        .merge(bundle_routes(bundles))
+        .fallback(|| async { not_found("nothing is here; see / and /api/snapshot") });
+    answer(listener, router, stop).await
+}
+
+/// Serves bundles and nothing else until `shutdown` completes, guarded as [`serve`] is.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve_bundles(
+    listener: TcpListener,
+    bundles: Bundles,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let router = bundle_routes(bundles).fallback(|| async { not_found("bundles alone are here") });
+    answer(listener, router, flag(shutdown)).await
+}
+
+fn bundle_routes(bundles: Bundles) -> Router {
+    Router::new().route("/bundles/{hash}/{file}", get(files::part)).with_state(bundles)
+}
+
+async fn answer(listener: TcpListener, router: Router, stop: watch::Receiver<bool>) -> io::Result<()> {
+    let loopback = listener.local_addr()?.ip().is_loopback();
+    let router = router.layer(middleware::from_fn(move |request, next| guard::guard(loopback, request, next)));
     let server = axum::serve(listener, router).with_graceful_shutdown(stopped(stop.clone()));
     tokio::select! {
         served = server => served,
         () = async { stopped(stop).await; tokio::time::sleep(FAREWELL).await } => Ok(()),
     }
+}
+
+/// Set once `shutdown` completes.
+fn flag(shutdown: impl Future<Output = ()> + Send + 'static) -> watch::Receiver<bool> {
+    let (stopping, stop) = watch::channel(false);
+    tokio::spawn(async move {
+        shutdown.await;
+        // An error: the server has ended by itself.
+        let _ = stopping.send(true);
+    });
+    stop
 }
 
 async fn stopped(mut stop: watch::Receiver<bool>) {

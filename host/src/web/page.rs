@@ -211,16 +211,21 @@ fn devices(devices: &[DeviceView], now: u64) -> String {
     let (mut online, mut offline): (Vec<_>, Vec<_>) = devices.iter().partition(|d| d.online);
     online.append(&mut offline);
     let row = |device: &&DeviceView| {
-        let (dot, state) = if device.online { ("good", "online") } else { ("bad", "offline") };
+        let (dot, state) = match (device.online, &device.problem) {
+            (true, None) => ("good", "online"),
+            (true, Some(_)) => ("warn", "unready"),
+            (false, _) => ("bad", "offline"),
+        };
         let labels: Vec<String> =
             device.labels.iter().map(|l| format!("<span class=\"tag\">{}</span>", escape(l))).collect();
-        let refusal = device
-            .last_refusal
-            .as_ref()
-            .map_or(String::new(), |(run, reason)| format!("{} <small>{run}</small>", escape(reason)));
+        let trouble = match (&device.problem, &device.last_refusal) {
+            (Some(problem), _) => escape(problem),
+            (None, Some((run, reason))) => format!("{} <small>{run}</small>", escape(reason)),
+            (None, None) => String::new(),
+        };
         format!(
             "<tr><th scope=\"row\"><span class=\"dot-{dot}\" title=\"{state}\"></span>{}</th><td>{}</td><td>{}</td><td>{}</td>\
-             <td>{}</td><td>{}</td><td class=\"reason\">{refusal}</td></tr>",
+             <td>{}</td><td>{}</td><td class=\"reason\">{trouble}</td></tr>",
             device.name,
             ago(device.last_seen, now),
             labels.concat(),
@@ -230,7 +235,7 @@ fn devices(devices: &[DeviceView], now: u64) -> String {
         )
     };
     let head = "<thead><tr><th>Device</th><th>Seen</th><th>Labels</th><th>Engine</th><th>Version</th><th>Examples</th>\
-                <th>Declined last</th></tr></thead>";
+                <th>Trouble</th></tr></thead>";
     let rows = |devices: &[&DeviceView]| -> String {
         let rows: String = devices.iter().map(row).collect();
         format!("<div class=\"scroll\"><table class=\"devices\">{head}<tbody>{rows}</tbody></table></div>")

@@ -127,6 +127,8 @@ pub struct DeviceView {
     pub version: String,
     /// Examples it can train on.
     pub examples: u64,
+    /// Why it takes part in nothing for now.
+    pub problem: Option<String>,
     /// Unix milliseconds of its last message.
     pub last_seen: u64,
     /// Why it declined last, and in which run.

@@ -57,6 +57,7 @@ fn snapshot() -> Snapshot {
             engine: "tract".into(),
             version: "0.1.0".into(),
             examples: 40,
+            problem: None,
             last_seen: 61_500,
             last_refusal: Some((run, "quiet <hours>".into())),
         }],
@@ -87,12 +88,16 @@ async fn server() -> Server {
     Server { address, sender, stop, served, runs }
 }
 
+async fn open(address: SocketAddr, path: &str, host: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream
+}
+
 impl Server {
     async fn open(&self, path: &str, host: &str) -> TcpStream {
-        let mut stream = TcpStream::connect(self.address).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        stream
+        open(self.address, path, host).await
     }
 
     /// The whole answer to a request.
@@ -252,4 +257,46 @@ async fn devices_get_adapters_and_bundles_in_ranges_and_nothing_else() {
     ] {
         assert!(server.get(&path).await.starts_with("HTTP/1.1 404"), "{path}");
     }
+}
+
+#[tokio::test]
+async fn bundles_alone_are_served_where_devices_come() {
+    let kept = tempfile::tempdir().unwrap();
+    std::fs::write(kept.path().join("weights.bin"), "0123456789").unwrap();
+    std::fs::write(kept.path().join("secret.txt"), "secret").unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let folder = kept.path().to_path_buf();
+    let bundles = Arc::new(move |hash: &str| (hash == "ab".repeat(32)).then(|| folder.clone()));
+    let (stop, stopped) = oneshot::channel();
+    let served = tokio::spawn(serve_bundles(listener, bundles, async { stopped.await.unwrap_or_default() }));
+    let get = async |path: &str, host: &str| {
+        let mut answer = String::new();
+        open(address, path, host).await.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    let bundle = format!("/bundles/{}", "ab".repeat(32));
+    let whole = get(&format!("{bundle}/weights.bin"), "127.0.0.1").await;
+    assert!(whole.starts_with("HTTP/1.1 200") && whole.ends_with("0123456789"), "{whole}");
+    assert!(whole.contains("content-security-policy: default-src 'none'") && whole.contains("accept-ranges: bytes"));
+    let foreign = get(&format!("{bundle}/weights.bin"), "evil.example").await;
+    assert!(foreign.starts_with("HTTP/1.1 421"), "{foreign}");
+    for path in [
+        "/",
+        "/events",
+        "/metrics",
+        "/api/snapshot",
+        "/api/runs",
+        "/api/devices",
+        "/runs/run-7/report.html",
+        "/runs/run-7/adapter.safetensors",
+        "/bundles",
+        &format!("{bundle}/secret.txt"),
+        &format!("/bundles/{}/weights.bin", "cd".repeat(32)),
+    ] {
+        let answer = get(path, "127.0.0.1").await;
+        assert!(answer.starts_with("HTTP/1.1 404"), "{path}: {answer}");
+    }
+    stop.send(()).unwrap();
+    served.await.unwrap().unwrap();
 }

@@ -42,6 +42,9 @@ pub struct Presence {
     pub fetching: Vec<String>,
     /// Examples it can train on.
     pub examples: u64,
+    /// Why it takes part in nothing as things are on it, and looks again: a file it cannot read, a disk that is full.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
     /// What it signs with; absent where nothing is signed, as among virtual devices.
     pub key: Option<PublicKey>,
     /// Its connection: each later one has a higher number.

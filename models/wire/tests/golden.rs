@@ -67,11 +67,14 @@ fn messages() -> BTreeMap<&'static str, Message> {
         fetches: false,
         fetching: Vec::new(),
         examples: 120,
+        problem: None,
         key: Some(key().public()),
         session: 1_790_000_000_000,
         beat: 2,
     };
     let fetching = Presence { fetches: true, fetching: vec!["0abc".into()], ..presence.clone() };
+    let problem = Some("cannot read reports.tsv".into());
+    let unready = Presence { examples: 0, problem, ..presence.clone() };
     let manifest = Manifest {
         run: run(),
         began: BEGAN,
@@ -108,6 +111,7 @@ fn messages() -> BTreeMap<&'static str, Message> {
     BTreeMap::from([
         ("presence", presence.into()),
         ("presence-fetching", fetching.into()),
+        ("presence-problem", unready.into()),
         ("plan", RunPlan { run: run(), began: BEGAN, plan, layout }.into()),
         ("manifest", manifest.into()),
         ("chunk", Chunk { run: run(), round: 3, parcel: parcel(), index: 1, data: b"oad".to_vec().into() }.into()),

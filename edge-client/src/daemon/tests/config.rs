@@ -57,7 +57,7 @@ fn a_whole_file_is_understood_and_its_paths_are_relative_to_it() {
     assert_eq!((settings.limits.max_temperature, settings.limits.resume_temperature), (70.0, 65.5));
     assert_eq!(settings.limits.power_modes, ["15W", "2"]);
     assert_eq!(settings.policy.quiet.unwrap().to_string(), "22:00-06:00+02:00");
-    assert_eq!((settings.sources.len(), settings.engine.threads), (1, 2));
+    assert_eq!((settings.bundles.len(), settings.sources.len(), settings.engine.threads), (0, 1, 2));
     let Data::Files { paths, options } = settings.data else { panic!() };
     assert_eq!((paths.len(), options.columns.text.as_deref()), (2, Some("report")));
 }
@@ -108,7 +108,6 @@ fn what_cannot_be_used_is_named() {
         ("[limits]\nmin_battery = 200", "setting `limits.min_battery`: must be 0 to 100"),
         ("[engine]\nengine = 'torch'", "setting `engine.engine`: "),
         ("[engine]\nprovider = 'tpu'", "setting `engine.provider`: "),
-        ("bundles = ['no-such-bundle']", "no-such-bundle"),
     ];
     for (text, part) in settings {
         let named = if text.starts_with("name") { text.to_string() } else { format!("name = 'd'\n{text}") };

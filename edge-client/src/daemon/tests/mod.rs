@@ -4,4 +4,5 @@ mod adopting;
 mod config;
 mod pausing;
 mod place;
+mod readiness;
 mod store;

@@ -1,6 +1,7 @@
 //! `fedtt run`: start runs, look at them, steer them, take their results.
 
 mod export;
+mod remove;
 mod report;
 mod show;
 mod start;
@@ -55,6 +56,7 @@ pub(crate) enum Command {
     /// End a run; the round that goes on does not count
     #[command(after_help = "Example: fedtt run stop reports-1")]
     Stop(Named),
+    Remove(remove::RemoveArgs),
     Report(report::ReportArgs),
     Export(export::ExportArgs),
 }
@@ -81,6 +83,7 @@ impl Command {
             Command::Resume(_) => "run resume",
             Command::Step(_) => "run step",
             Command::Stop(_) => "run stop",
+            Command::Remove(_) => "run remove",
             Command::Report(_) => "run report",
             Command::Export(_) => "run export",
         }
@@ -99,6 +102,7 @@ pub(crate) fn run(command: Command, as_json: bool) -> anyhow::Result<Outcome> {
         Command::Resume(named) => steer(&named, Steer::Resume),
         Command::Step(named) => steer(&named, Steer::Step),
         Command::Stop(named) => steer(&named, Steer::Stop),
+        Command::Remove(args) => remove::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Export(args) => export::run(&args),
     }

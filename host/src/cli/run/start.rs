@@ -21,8 +21,8 @@ Examples:
   fedtt run start reports.toml --test held-out.tsv
   fedtt run start trec.toml --test TREC.test.all --encoding latin-1
 
-Repeated with the same --token, it starts nothing twice. Exit codes: 0 started (with --wait: finished), 1 failed,
-2 wrong usage, 3 (with --wait) stopped, or paused because it cannot go on by itself.";
+Repeated with the same --token, it starts nothing twice, unless the run was removed. Exit codes: 0 started (with --wait:
+finished), 1 failed, 2 wrong usage, 3 (with --wait) stopped, or paused because it cannot go on by itself.";
 
 /// Print a plan with comments, ready to be started
 #[derive(Args)]
