@@ -101,6 +101,13 @@ FAMILIES = {
         ("encoder.albert_layer_groups.0.albert_layers.0.attention.dense",
          "encoder.albert_layer_groups.0.albert_layers.0.ffn_output"),
     ),
+    "mobilebert": (
+        "mobilebert",
+        "classifier",
+        dict(embedding_size=32, intra_bottleneck_size=32, true_hidden_size=32, use_bottleneck=False,
+             num_feedforward_networks=1),
+        BERT,
+    ),
     "modernbert": (
         "modernbert",
         "classifier",
@@ -123,6 +130,12 @@ FAMILIES = {
         "opt",
         "causal-lm",
         dict(ffn_dim=64, word_embed_proj_dim=32, pad_token_id=1),
+        ("decoder.layers.{}.self_attn.out_proj", "decoder.layers.{}.fc2"),
+    ),
+    "opt-350m": (
+        "opt",
+        "causal-lm",
+        dict(ffn_dim=64, word_embed_proj_dim=16, do_layer_norm_before=False, pad_token_id=1),
         ("decoder.layers.{}.self_attn.out_proj", "decoder.layers.{}.fc2"),
     ),
     "llama": ("llama", "causal-lm", GQA, LLAMA),

@@ -29,6 +29,11 @@ pub(crate) fn describe(bundle: &Bundle) -> anyhow::Result<Outcome> {
     let parameters: u64 = backbone.graph.weights.values().filter(|w| w.shape.len() > 1).map(|w| w.len() as u64).sum();
     let stored: u64 = bundle.manifest().parts.values().map(|part| part.bytes).sum();
     let uplink = uplink(&backbone);
+    let attention = match anatomy.causal {
+        Some(true) => "to what comes before",
+        Some(false) => "in both directions",
+        None => "-",
+    };
 
     let mut text = format!("{}\n\n", bundle.folder().display());
     let inputs: Vec<&str> = backbone.feeds.iter().map(|(_, name)| name.as_str()).collect();
@@ -43,6 +48,7 @@ pub(crate) fn describe(bundle: &Bundle) -> anyhow::Result<Outcome> {
         ("size", bytes(stored)),
         ("inputs", inputs.join(", ")),
         ("outputs", output.to_string()),
+        ("attention", attention.to_string()),
         ("tokenizer", if bundle.tokenizer().is_some() { "yes" } else { "no (takes token ids)" }.to_string()),
     ] {
         text += &format!("  {name:<12}{value}\n");
@@ -72,6 +78,7 @@ pub(crate) fn describe(bundle: &Bundle) -> anyhow::Result<Outcome> {
         "bytes": stored,
         "inputs": inputs,
         "logits": anatomy.logits.is_some(),
+        "causal": anatomy.causal,
         "tokenizer": bundle.tokenizer().is_some(),
         "sites": anatomy.sites,
         "branches": anatomy.branches,

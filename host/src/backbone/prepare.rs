@@ -33,7 +33,7 @@ pub(crate) struct Args {
     /// JSON object that names the tensor of each site by hand.
     #[arg(long, value_name = "FILE")]
     sites: Option<PathBuf>,
-    /// How hidden states become one vector per text: mean, cls, or last. Default: last for language models with
+    /// How hidden states become one vector per text: mean, cls, or last. Default: last for causal language models with
     /// logits, else mean.
     #[arg(long, value_parser = pooling)]
     pooling: Option<Pooling>,

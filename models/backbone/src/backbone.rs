@@ -8,7 +8,7 @@ use crate::bundle::{Bundle, BundleError};
 use crate::export::{self, ExportError, WeightsFile};
 use crate::ir::{DType, Graph, Port, PortDim};
 use crate::shape::Facts;
-use crate::sites::{Anatomy, Site, SiteError, SiteKind, dissect, with_named_sites};
+use crate::sites::{Anatomy, Site, SiteError, SiteKind, View, check, dissect, token_table, with_named_sites};
 use crate::unpack::unpack_in_place_of_use;
 
 /// What a backbone input carries.
@@ -76,8 +76,8 @@ impl Backbone {
     pub fn new(graph: Graph, named_sites: Option<&[(String, String)]>) -> Result<Self, BackboneError> {
         let facts = Facts::of_graph(&graph);
         let anatomy = match named_sites {
-            Some(named) => with_named_sites(&graph, &facts, named)?,
-            None => dissect(&graph, &facts)?,
+            Some(named) => with_named_sites(&graph, &facts, ids(&graph), named)?,
+            None => dissect(&graph, &facts, ids(&graph))?,
         };
         let feeds = graph.inputs.iter().map(role).collect::<Result<_, _>>()?;
         Ok(Backbone { graph, facts, anatomy, feeds, weights: None })
@@ -86,13 +86,22 @@ impl Backbone {
     /// The backbone in a bundle.
     ///
     /// # Errors
-    /// When the bundle's graph cannot be read or one of its inputs is not recognised.
+    /// When the bundle's graph cannot be read, one of its inputs is not recognised, or it is not what `backbone.json` says.
     pub fn open(bundle: &Bundle) -> Result<Self, BackboneError> {
         let graph = bundle.graph()?;
         let facts = Facts::of_graph(&graph);
         let feeds = graph.inputs.iter().map(role).collect::<Result<_, _>>()?;
         let anatomy = bundle.settings().anatomy.clone();
-        Ok(Backbone { graph, facts, anatomy, feeds, weights: bundle.weights_file() })
+        check(&anatomy, &graph, &facts)?;
+        let backbone = Backbone { graph, facts, anatomy, feeds, weights: bundle.weights_file() };
+        match (bundle.settings().vocabulary, backbone.vocabulary()) {
+            (Some(said), Some(found)) if said != found => Err(SiteError::Recorded {
+                field: "vocabulary".into(),
+                problem: format!("is {said}; the table that token ids index has {found} rows"),
+            }
+            .into()),
+            _ => Ok(backbone),
+        }
     }
 
     /// The name of the input with a role, if there is one.
@@ -138,9 +147,29 @@ impl Backbone {
 
     /// Size of the vocabulary: rows of the table that token ids index.
     pub fn vocabulary(&self) -> Option<usize> {
-        let ids = self.input(Role::Ids)?;
-        let table = self.graph.nodes.iter().find(|node| node.is("Gather") && node.input(1) == Some(ids))?.input(0)?;
-        usize::try_from(self.facts.shape(table)?.first()?.as_known()?).ok()
+        token_table(&View::new(&self.graph, &self.facts), self.input(Role::Ids)?).map(|(rows, _)| rows)
+    }
+
+    /// Width of the residual stream that enters `block`.
+    pub fn stream_width(&self, block: usize) -> usize {
+        let width = |value: &String| usize::try_from(self.facts.shape(value)?.last()?.as_known()?).ok();
+        let stream = self.anatomy.streams.get(block).and_then(Option::as_ref).and_then(width);
+        stream.unwrap_or(self.anatomy.hidden)
+    }
+
+    /// The logits of a causal language model.
+    ///
+    /// # Errors
+    /// Says why it is none.
+    pub fn causal_logits(&self) -> Result<&str, &'static str> {
+        match (self.anatomy.causal, &self.anatomy.logits) {
+            (Some(false), _) => {
+                Err("this backbone is no causal language model: its tokens attend to those after them, \
+                                     so that it sees what it would have to predict; use it for classification or regression")
+            }
+            (_, Some(logits)) => Ok(logits),
+            (_, None) => Err("this backbone has no logits output; export it with its language-model head"),
+        }
     }
 
     /// The last hidden state.
@@ -187,6 +216,12 @@ impl Backbone {
     }
 }
 
+/// The input of token ids.
+fn ids(graph: &Graph) -> Option<&str> {
+    let ids = |port: &&Port| matches!(role(port), Ok((Role::Ids, _)));
+    graph.inputs.iter().find(ids).map(|port| port.name.as_str())
+}
+
 fn role(port: &Port) -> Result<(Role, String), BackboneError> {
     let name = port.name.to_lowercase();
     let role = match name.as_str() {
@@ -195,7 +230,11 @@ fn role(port: &Port) -> Result<(Role, String), BackboneError> {
         n if n.contains("type") || n.contains("segment") => Ok(Role::Types),
         n if n.contains("position") => Ok(Role::Positions),
         n if n.contains("id") || n.contains("token") => Ok(Role::Ids),
-        _ => Err("a backbone takes token ids, attention mask, token types and position ids; re-export with only these"),
+        _ => {
+            Err("its name says nothing of what it carries; a backbone takes token ids (`id` or `token` in the name), \
+                  an attention mask (`mask`), token types (`type` or `segment`) and positions (`position`): re-export with \
+                  only these, and names such as input_ids and attention_mask (input_names)")
+        }
     };
     let refuse = |advice: String| Err(BackboneError::Input { input: port.name.clone(), advice });
     let fixed = port.shape.iter().flatten().find_map(|dim| match dim {
@@ -203,6 +242,16 @@ fn role(port: &Port) -> Result<(Role, String), BackboneError> {
         _ => None,
     });
     match (role, fixed) {
+        (Ok(role), _) if port.shape.as_ref().is_some_and(|shape| shape.len() != 2) => refuse(format!(
+            "its shape is [{}], where [batch, sequence] is what can be fed; re-export with a 2-D {}",
+            port.shape.iter().flatten().map(dimension).collect::<Vec<_>>().join(", "),
+            match role {
+                Role::Ids => "input_ids",
+                Role::Mask => "attention_mask",
+                Role::Types => "token_type_ids",
+                Role::Positions => "position_ids",
+            },
+        )),
         (Ok(Role::Ids), Some(size)) => refuse(format!(
             "the export fixed one of its dimensions to {size}; re-export with dynamic batch and sequence axes \
              (dynamic_axes or dynamic_shapes)"
@@ -212,13 +261,22 @@ fn role(port: &Port) -> Result<(Role, String), BackboneError> {
     }
 }
 
+/// A dimension as messages show it.
+fn dimension(dim: &PortDim) -> String {
+    match dim {
+        PortDim::Known(size) => size.to_string(),
+        PortDim::Symbol(name) => name.clone(),
+        PortDim::Unknown => "?".into(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
 
-    fn input(name: &str, shape: [PortDim; 2]) -> Port {
+    fn input<const RANK: usize>(name: &str, shape: [PortDim; RANK]) -> Port {
         Port { name: name.into(), dtype: DType::I64, shape: Some(shape.to_vec()) }
     }
 
@@ -230,6 +288,21 @@ mod tests {
         assert_eq!(of("token_type_ids"), Some(Role::Types));
         assert_eq!(of("position_ids"), Some(Role::Positions));
         assert_eq!(of("past_key_values.0.key"), None);
+        let unnamed = role(&input("input.1", [PortDim::Unknown, PortDim::Unknown])).unwrap_err().to_string();
+        for name in ["`input.1`", "`id`", "`token`", "`mask`", "`type`", "`segment`", "`position`", "input_names"] {
+            assert!(unnamed.contains(name), "{unnamed}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_batch_by_sequence_is_refused() {
+        let dim = |name: &str| PortDim::Symbol(name.into());
+        let mask = input("attention_mask", [dim("batch"), PortDim::Known(1), dim("sequence"), PortDim::Unknown]);
+        let error = role(&mask).unwrap_err().to_string();
+        assert!(error.contains("`attention_mask`") && error.contains("[batch, 1, sequence, ?]"), "{error}");
+        assert!(error.contains("2-D attention_mask"), "{error}");
+        assert!(role(&input("position_ids", [dim("sequence")])).is_err());
+        assert!(role(&Port { shape: None, ..mask }).is_ok());
     }
 
     #[test]

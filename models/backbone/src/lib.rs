@@ -6,11 +6,13 @@
 
 pub mod backbone;
 pub mod bundle;
+mod causal;
 pub mod export;
 pub mod graft;
 pub mod import;
 pub mod ir;
 pub mod merge;
+mod positions;
 pub mod prepare;
 mod rows;
 pub mod shape;

@@ -62,6 +62,7 @@ pub fn merge(
         streams: anatomy.streams.iter().map(|stream| stream.as_ref().map(|s| grafted.value(s))).collect(),
         hidden_state: grafted.value(&anatomy.hidden_state),
         logits: anatomy.logits.as_ref().map(|logits| grafted.value(logits)),
+        causal: anatomy.causal,
     };
     for name in std::mem::take(&mut grafted.inputs) {
         let value = of(&name)?;

@@ -82,6 +82,11 @@ pub trait Engine: Send + Sync {
         Thrift::default()
     }
 
+    /// Whether products of single precision keep all its bits. GPUs round their factors to the 10 bits of TF32.
+    fn exact_products(&self) -> bool {
+        true
+    }
+
     /// Whether `If` runs one of its branches alone, so that one session serves training and evaluation.
     fn conditionals(&self) -> bool {
         true

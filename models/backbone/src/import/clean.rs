@@ -41,9 +41,11 @@ fn is_identity(node: &Node, graph: &Graph) -> bool {
     }
 }
 
-/// `renamed` maps dropped values of this graph and those around it to the values that replace them.
+/// `renamed` maps dropped values of the graphs around this one to the values that replace them, and does again on return:
+/// another branch may use the same names.
 fn drop_identities(graph: &mut Graph, renamed: &mut HashMap<String, String>) {
     let outputs: HashSet<String> = graph.outputs.iter().map(|p| p.name.clone()).collect();
+    let mut dropped = Vec::new();
     let mut kept = Vec::with_capacity(graph.nodes.len());
     for mut node in std::mem::take(&mut graph.nodes) {
         for input in &mut node.inputs {
@@ -59,6 +61,7 @@ fn drop_identities(graph: &mut Graph, renamed: &mut HashMap<String, String>) {
         match (node.input(0), node.output(0)) {
             (Some(from), Some(to)) if is_identity(&node, graph) && !outputs.contains(to) => {
                 renamed.insert(to.to_string(), from.to_string());
+                dropped.push(to.to_string());
             }
             _ => kept.push(node),
         }
@@ -68,5 +71,8 @@ fn drop_identities(graph: &mut Graph, renamed: &mut HashMap<String, String>) {
         if let Some(actual) = renamed.get(&port.name) {
             port.name = actual.clone();
         }
+    }
+    for name in &dropped {
+        renamed.remove(name);
     }
 }

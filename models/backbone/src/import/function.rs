@@ -1,10 +1,10 @@
 //! Model-local functions and the scopes their bodies are lowered in.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 
 use fedtt_runtime::prost::Message;
-use fedtt_runtime::proto::{AttributeProto, FunctionProto, NodeProto};
+use fedtt_runtime::proto::{AttributeProto, FunctionProto, NodeProto, TensorProto};
 
 use super::ImportError;
 use super::lower::{standard_domain, standard_opset};
@@ -37,6 +37,57 @@ pub(super) struct Function {
     outputs: Vec<String>,
     pub(super) nodes: Vec<NodeProto>,
     pub(super) defaults: Vec<AttributeProto>,
+    /// Constants of the body, under the names they have in the graph whatever the call.
+    pub(super) constants: Vec<(String, TensorProto)>,
+    /// Those names by the body's own.
+    constant_names: HashMap<String, String>,
+    /// Bytes that one call copies.
+    pub(super) size: usize,
+}
+
+impl Function {
+    fn new(proto: FunctionProto, defaults: Vec<AttributeProto>) -> Result<Self, ImportError> {
+        let key = (standard_domain(proto.domain()).to_string(), proto.name().to_string());
+        let opset = standard_opset(&proto.opset_import)?;
+        let (inputs, outputs) = (proto.input, proto.output);
+        let mut constants = Vec::new();
+        let mut constant_names = HashMap::new();
+        let ports: HashSet<&String> = inputs.iter().chain(&outputs).collect();
+        let mut nodes = Vec::with_capacity(proto.node.len());
+        for mut node in proto.node {
+            match take_constant(&mut node, &ports) {
+                Some((output, tensor)) => {
+                    let name = format!("{}::{}/{output}", key.0, key.1);
+                    constants.push((name.clone(), tensor));
+                    if constant_names.insert(output, name).is_some() {
+                        let message = format!("function `{}` has two constants of one name", key.1);
+                        return Err(ImportError::model(message));
+                    }
+                }
+                None => nodes.push(node),
+            }
+        }
+        let names = inputs.iter().chain(&outputs).chain(constant_names.iter().flat_map(|(own, name)| [own, name]));
+        let size = names.map(String::len).sum::<usize>()
+            + nodes.iter().map(NodeProto::encoded_len).sum::<usize>()
+            + defaults.iter().map(AttributeProto::encoded_len).sum::<usize>();
+        Ok(Function { key, opset, inputs, outputs, nodes, defaults, constants, constant_names, size })
+    }
+}
+
+/// Name and tensor of a `Constant` that is none of the function's `ports`.
+fn take_constant(node: &mut NodeProto, ports: &HashSet<&String>) -> Option<(String, TensorProto)> {
+    let [output] = &node.output[..] else { return None };
+    let [attribute] = &mut node.attribute[..] else { return None };
+    let plain = node.op_type == "Constant"
+        && standard_domain(&node.domain).is_empty()
+        && node.input.is_empty()
+        && attribute.name == "value"
+        && matches!(attribute.r#type, 0 | 4)
+        && attribute.ref_attr_name.is_empty()
+        && !output.is_empty()
+        && !ports.contains(output);
+    if plain { attribute.t.take().map(|tensor| (output.clone(), tensor)) } else { None }
 }
 
 /// A model's functions by domain and name.
@@ -53,19 +104,13 @@ impl Functions {
         }
         let newer = NewerModelFields::decode(bytes).map_err(|e| ImportError::model(e.to_string()))?;
         for (proto, newer) in protos.into_iter().zip(newer.functions) {
-            let key = (standard_domain(&proto.domain.unwrap_or_default()).to_string(), proto.name.unwrap_or_default());
             if !newer.overload.is_empty() {
-                let message = format!("function `{}` is overloaded, which is not supported: export it inlined", key.1);
+                let name = proto.name();
+                let message = format!("function `{name}` is overloaded, which is not supported: export it inlined");
                 return Err(ImportError::model(message));
             }
-            let function = Function {
-                key: key.clone(),
-                opset: standard_opset(&proto.opset_import)?,
-                inputs: proto.input,
-                outputs: proto.output,
-                nodes: proto.node,
-                defaults: newer.attribute_proto,
-            };
+            let function = Function::new(proto, newer.attribute_proto)?;
+            let key = function.key.clone();
             if by_key.insert(key.clone(), Rc::new(function)).is_some() {
                 return Err(ImportError::model(format!("the model has two functions named `{}`", key.1)));
             }
@@ -123,11 +168,11 @@ impl Scope {
     pub(super) fn enter(
         &self,
         function: &Function,
-        node: &Node,
+        node: Node,
         defaults: BTreeMap<String, Attr>,
         call: usize,
     ) -> Result<(Scope, Vec<(String, String)>), ImportError> {
-        let refuse = |message: &str| Err(ImportError::node(node, message));
+        let refuse = |message: &str| Err(ImportError::node(&node, message));
         if self.calls.contains(&function.key) {
             return refuse("is a function that calls itself");
         }
@@ -135,7 +180,7 @@ impl Scope {
             return refuse("has more inputs or outputs than its function");
         }
         let prefix = self.label(&format!("{}~{call}", function.key.1));
-        let mut names: HashMap<String, String> = HashMap::new();
+        let mut names = function.constant_names.clone();
         for (i, formal) in function.inputs.iter().enumerate() {
             names.insert(formal.clone(), node.input(i).unwrap_or_default().to_string());
         }
@@ -150,7 +195,7 @@ impl Scope {
             }
         }
         let mut attrs = defaults;
-        attrs.extend(node.attrs.clone());
+        attrs.extend(node.attrs);
         let mut calls = self.calls.clone();
         calls.push(function.key.clone());
         let opset = function.opset.unwrap_or(self.opset);

@@ -9,13 +9,11 @@ use fedtt_runtime::proto::type_proto::Value as TypeValue;
 use fedtt_runtime::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto};
 
 use super::ImportError;
-use super::function::{Functions, Scope};
+use super::budget::Budget;
+use super::function::{Function, Functions, Scope};
 use super::opset;
 use super::tensor::{Source, dtype};
 use crate::ir::{Attr, DType, Graph, Node, Port, PortDim, Weight};
-
-/// Nodes a graph may have once its functions are inlined.
-const MAX_NODES: usize = 1_000_000;
 
 /// Levels of subgraphs and function calls inside one another.
 const MAX_DEPTH: usize = 24;
@@ -31,9 +29,20 @@ pub(super) fn model(mut model: ModelProto, bytes: &[u8], path: &Path) -> Result<
     let opset = standard_opset(&model.opset_import)?
         .ok_or_else(|| ImportError::model("the model does not say which opset it was written for"))?;
     let functions = Functions::new(std::mem::take(&mut model.functions), bytes)?;
-    let mut lowerer = Lowerer { source: Source::beside(path), functions, nodes: 0, calls: 0, depth: 0 };
+    let mut lowerer = Lowerer {
+        source: Source::beside(path),
+        functions,
+        shared: BTreeMap::new(),
+        budget: Budget::default(),
+        calls: 0,
+        depth: 0,
+    };
     let graph = model.graph.take().unwrap_or_default();
-    lowerer.graph(graph, &Scope::main(opset), true)
+    let mut graph = lowerer.graph(graph, &Scope::main(opset), true)?;
+    for (name, weight) in lowerer.shared {
+        add_weight(&mut graph, name, weight)?;
+    }
+    Ok(graph)
 }
 
 /// The version of ONNX's own operators among `imports`, if they name one.
@@ -57,7 +66,9 @@ pub(super) fn standard_domain(domain: &str) -> &str {
 pub(super) struct Lowerer {
     source: Source,
     functions: Functions,
-    nodes: usize,
+    /// Constants of functions, which all calls read.
+    shared: BTreeMap<String, Weight>,
+    budget: Budget,
     calls: usize,
     depth: usize,
 }
@@ -70,12 +81,12 @@ impl Lowerer {
             return Err(ImportError::tensor(name, "is sparse, which is not supported: export it dense"));
         }
         for tensor in proto.initializer {
-            let name = scope.name(&tensor.name);
+            let name = self.name(scope, &tensor.name)?;
             let weight = self.source.weight(tensor)?;
             add_weight(&mut graph, name, weight)?;
         }
         for info in proto.input {
-            let name = scope.name(&info.name);
+            let name = self.name(scope, &info.name)?;
             if !graph.weights.contains_key(&name) {
                 graph.inputs.push(port(name, &info, top)?);
             }
@@ -84,7 +95,7 @@ impl Lowerer {
             self.node(node, scope, &mut graph)?;
         }
         for info in proto.output {
-            graph.outputs.push(port(scope.name(&info.name), &info, top)?);
+            graph.outputs.push(port(self.name(scope, &info.name)?, &info, top)?);
         }
         if top && graph.outputs.is_empty() {
             return Err(ImportError::graph(&graph.name, "has no outputs"));
@@ -93,16 +104,15 @@ impl Lowerer {
     }
 
     fn node(&mut self, proto: NodeProto, scope: &Scope, graph: &mut Graph) -> Result<(), ImportError> {
-        self.nodes += 1;
-        if self.nodes > MAX_NODES {
-            return Err(ImportError::graph(&graph.name, format!("has more than {MAX_NODES} nodes")));
-        }
+        self.budget.nodes(1)?;
+        let label = scope.label(&proto.name);
+        self.budget.bytes(label.len())?;
         let mut node = Node {
-            name: if proto.name.is_empty() { String::new() } else { scope.label(&proto.name) },
+            name: label,
             domain: standard_domain(&proto.domain).to_string(),
             op: proto.op_type,
-            inputs: proto.input.iter().map(|n| scope.name(n)).collect(),
-            outputs: proto.output.iter().map(|n| scope.name(n)).collect(),
+            inputs: proto.input.iter().map(|name| self.name(scope, name)).collect::<Result<_, _>>()?,
+            outputs: proto.output.iter().map(|name| self.name(scope, name)).collect::<Result<_, _>>()?,
             attrs: BTreeMap::new(),
         };
         for attribute in proto.attribute {
@@ -121,22 +131,35 @@ impl Lowerer {
         opset::upgrade(node, scope.opset(), graph)
     }
 
+    /// What the value `name` is called in the graph.
+    fn name(&mut self, scope: &Scope, name: &str) -> Result<String, ImportError> {
+        let name = scope.name(name);
+        self.budget.bytes(name.len())?;
+        Ok(name)
+    }
+
     fn call(
         &mut self,
-        function: Rc<super::function::Function>,
+        function: Rc<Function>,
         node: Node,
         scope: &Scope,
         graph: &mut Graph,
     ) -> Result<(), ImportError> {
         self.calls += 1;
         self.enter(&node)?;
+        self.budget.bytes(function.size)?;
+        for (name, tensor) in &function.constants {
+            if !self.shared.contains_key(name) {
+                self.shared.insert(name.clone(), self.source.weight(tensor.clone())?);
+            }
+        }
         let mut defaults = BTreeMap::new();
         for attribute in &function.defaults {
             if let Some(attr) = self.attr(attribute.clone(), scope, &node)? {
                 defaults.insert(attribute.name.clone(), attr);
             }
         }
-        let (inner, passed) = scope.enter(&function, &node, defaults, self.calls)?;
+        let (inner, passed) = scope.enter(&function, node, defaults, self.calls)?;
         for (from, to) in passed {
             let identity = Node { op: "Identity".into(), inputs: vec![from], outputs: vec![to], ..Node::default() };
             graph.nodes.push(identity);
@@ -161,7 +184,7 @@ impl Lowerer {
         let bad = |what: &str| Err(ImportError::node(node, format!("its attribute `{}` {what}", proto.name)));
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).ok();
         if !proto.ref_attr_name.is_empty() {
-            return Ok(scope.attr(&proto.ref_attr_name).cloned());
+            return scope.attr(&proto.ref_attr_name).map(|attr| self.budget.copy(attr)).transpose();
         }
         let kind = if proto.r#type == 0 { guess_kind(&proto) } else { proto.r#type };
         Ok(Some(match kind {

@@ -1,8 +1,11 @@
 //! ONNX files to [`Graph`]: opset 21 throughout, constants as weights, model-local functions inlined.
 
+mod blocked;
+mod budget;
 mod clean;
 mod error;
 mod function;
+mod gathered;
 mod lower;
 mod opset;
 mod order;
@@ -22,6 +25,7 @@ use fedtt_runtime::proto::ModelProto;
 pub use error::ImportError;
 
 use crate::ir::Graph;
+use crate::shape::inline_known_branches;
 
 /// Protobuf messages end here; larger models keep their weights in another file.
 const MAX_FILE: u64 = 1 << 31;
@@ -60,9 +64,12 @@ pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Graph, ImportError> {
     }
     let mut graph = lower::model(model, bytes, path)?;
     order::check(&mut graph)?;
+    inline_known_branches(&mut graph);
     sequence::take_apart(&mut graph);
+    gathered::take_apart(&mut graph)?;
     typed::resolve(&mut graph);
     table::pick_before_unpacking(&mut graph);
+    blocked::pick_before_unpacking(&mut graph);
     clean::clean(&mut graph)?;
     Ok(graph)
 }

@@ -9,10 +9,11 @@
 mod compose;
 mod context;
 mod control;
+mod convolution;
 mod dim;
 mod elementwise;
-mod fold;
 mod index;
+mod inline;
 mod linear;
 mod movement;
 mod ports;
@@ -28,8 +29,9 @@ mod view;
 use std::collections::HashMap;
 
 pub use dim::{Dim, known_different};
-pub use fold::fold_constants;
+pub use inline::inline_known_branches;
 pub use ports::{BATCH, SEQUENCE};
+pub(crate) use rules::has_rule;
 
 use crate::ir::{DType, Graph, Node, Weight};
 
@@ -93,15 +95,21 @@ impl Facts {
 
     /// The same with numbers put for symbols from the start, so that more is decided on the way.
     pub fn of_graph_at(graph: &Graph, numbers: &HashMap<String, i64>) -> Self {
+        let mut facts = Self::of_given(graph, numbers);
+        for node in &graph.nodes {
+            facts.infer_node(node);
+        }
+        facts
+    }
+
+    /// The facts of inputs and weights.
+    fn of_given(graph: &Graph, numbers: &HashMap<String, i64>) -> Self {
         let mut facts = Facts::default();
         for (name, fact) in ports::facts_of_inputs(graph) {
             facts.facts.insert(name, fact.bind(numbers));
         }
         for (name, weight) in &graph.weights {
             facts.set(name, Fact::of_weight(weight));
-        }
-        for node in &graph.nodes {
-            facts.infer_node(node);
         }
         facts
     }

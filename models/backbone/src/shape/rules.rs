@@ -3,17 +3,27 @@
 use fedtt_runtime::rows::{DOMAIN, OPERATOR};
 
 use super::context::{Context, Rule};
-use super::{Fact, Facts, compose, elementwise, index, linear, movement, programs, reductions, reshape, slice};
+use super::{
+    Fact, Facts, compose, convolution, elementwise, index, linear, movement, programs, reductions, reshape, slice,
+};
 use crate::ir::Node;
 
 pub(super) fn infer(facts: &Facts, node: &Node) -> Option<Vec<Fact>> {
-    let rule = match node.domain.as_str() {
-        "" | "ai.onnx" => standard(&node.op)?,
-        "com.microsoft" => microsoft(&node.op)?,
-        DOMAIN if node.op == OPERATOR => programs::rows,
-        _ => return None,
-    };
-    rule(&Context { facts, node })
+    rule(node)?(&Context { facts, node })
+}
+
+/// Whether anything can be told of what `node` makes.
+pub(crate) fn has_rule(node: &Node) -> bool {
+    node.is("If") || rule(node).is_some()
+}
+
+fn rule(node: &Node) -> Option<Rule> {
+    match node.domain.as_str() {
+        "" | "ai.onnx" => standard(&node.op),
+        "com.microsoft" => microsoft(&node.op),
+        DOMAIN if node.op == OPERATOR => Some(programs::rows),
+        _ => None,
+    }
 }
 
 fn standard(op: &str) -> Option<Rule> {
@@ -100,6 +110,7 @@ fn standard(op: &str) -> Option<Rule> {
         "SoftmaxCrossEntropyLoss" | "NegativeLogLikelihoodLoss" => reductions::loss,
         "MatMul" | "MatMulInteger" => linear::mat_mul,
         "Gemm" => linear::gemm,
+        "Conv" => convolution::conv,
         "Einsum" => linear::einsum,
         "DequantizeLinear" => linear::dequantize,
         "QuantizeLinear" => linear::quantize,

@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::{Dim, Fact, Facts};
 use crate::ir::{Attr, DType, Graph, Node, Port, PortDim, Weight};
@@ -317,7 +317,7 @@ fn inputs_share_batch_and_sequence() {
 }
 
 #[test]
-fn folding_keeps_what_is_computed() {
+fn a_branch_that_is_always_taken_is_inlined() {
     let node = |op: &str, inputs: &[&str], output: &str| Node {
         op: op.into(),
         inputs: inputs.iter().map(|name| name.to_string()).collect(),
@@ -325,13 +325,22 @@ fn folding_keeps_what_is_computed() {
         ..Node::default()
     };
     let port = |name: &str, shape: Option<Vec<PortDim>>| Port { name: name.into(), dtype: DType::F32, shape };
-    let branch = |op: &str| {
-        let nodes = vec![node(op, &["x"], "inner"), node("Mul", &["inner", "y"], "out")];
-        let graph = Graph { nodes, outputs: vec![port("out", None)], ..Graph::default() };
+    let branch = |nodes: Vec<Node>, output: &str| {
+        let weights = BTreeMap::from([(format!("{output}.factor"), Weight::f32s(&[], &[2.0]))]);
+        let graph = Graph { nodes, weights, outputs: vec![port(output, None)], ..Graph::default() };
         Attr::Graph(Box::new(graph))
     };
-    let mut choice = node("If", &["condition"], "chosen");
-    choice.attrs = BTreeMap::from([("then_branch".into(), branch("Tanh")), ("else_branch".into(), branch("Erf"))]);
+    let choose = |condition: &str, output: &str, branches: [Attr; 2]| {
+        let names = ["then_branch", "else_branch"].map(String::from);
+        Node { attrs: names.into_iter().zip(branches).collect(), ..node("If", &[condition], output) }
+    };
+    let scale = |op: &str, output: &str| {
+        let (inner, factor) = (format!("{output}.inner"), format!("{output}.factor"));
+        branch(vec![node(op, &["x"], &inner), node("Mul", &[&inner, &factor], output)], output)
+    };
+    // Within a branch that is taken, one that may be.
+    let negate = branch(vec![node("Neg", &["around"], "deep")], "deep");
+    let nested = [node("Abs", &["chosen"], "around"), choose("condition", "out", [scale("Exp", "deep"), negate])];
     let weight = |name: &str, values: &[i64]| (name.to_string(), Weight::i64s(&[values.len()], values));
     let unknown = || Some(vec![PortDim::Symbol("b".into()), PortDim::Known(8)]);
     let mut graph = Graph {
@@ -339,29 +348,26 @@ fn folding_keeps_what_is_computed() {
             node("Shape", &["x"], "shape"),
             node("Gather", &["shape", "last"], "width"),
             node("Gather", &["shape", "first"], "rows"),
-            node("Equal", &["width", "eight"], "condition"),
-            node("Identity", &["x"], "inner"),
-            choice,
-            node("Concat", &["rows", "width"], "target"),
-            node("Reshape", &["chosen", "target"], "result"),
+            node("Equal", &["width", "eight"], "known"),
+            node("Equal", &["rows", "eight"], "condition"),
+            choose("known", "chosen", [scale("Tanh", "out"), scale("Erf", "out")]),
+            choose("known", "result", [branch(nested.into(), "out"), scale("Erf", "out")]),
         ],
         weights: BTreeMap::from([weight("last", &[-1]), weight("first", &[0]), weight("eight", &[8])]),
         inputs: vec![port("x", unknown()), port("y", unknown())],
         outputs: vec![port("result", None)],
         ..Graph::default()
     };
-    graph.nodes[6].attrs.insert("axis".into(), Attr::Int(0));
-    let facts = Facts::of_graph(&graph);
-    super::fold_constants(&mut graph, &facts);
-    let ops: Vec<&str> = graph.nodes.iter().map(|node| node.op.as_str()).collect();
-    assert_eq!(ops, ["Shape", "Gather", "Tanh", "Mul", "Identity", "Concat", "Reshape"]);
-    assert_eq!(graph.nodes[2].outputs[0], graph.nodes[3].inputs[0]);
-    assert_eq!(graph.weights["width"].to_i64s(), Some(vec![8]));
-    assert!(!graph.weights.contains_key("rows") && graph.captures().is_empty());
-    let facts = Facts::of_graph(&graph);
-    assert_eq!(show(facts.shape("result")), "b 8");
-    super::fold_constants(&mut graph, &facts.bind(&[("b".to_string(), 3)].into()));
-    assert_eq!(graph.weights["target"].to_i64s(), Some(vec![3, 8]));
+    super::inline_known_branches(&mut graph);
+    let ops: Vec<&str> = graph.nodes[5..].iter().map(|node| node.op.as_str()).collect();
+    assert_eq!(ops, ["Tanh", "Mul", "Identity", "Abs", "If", "Identity"]);
+    let made: HashSet<&String> = graph.nodes.iter().flat_map(|node| &node.outputs).collect();
+    assert!(made.len() == graph.nodes.len() && graph.captures().is_empty(), "{graph:?}");
+    let (product, may_be) = (&graph.nodes[6], &graph.nodes[9]);
+    assert_eq!(product.inputs[0], graph.nodes[5].outputs[0]);
+    assert_eq!(graph.weights[&product.inputs[1]].to_f32s(), Some(vec![2.0]));
+    assert!(may_be.reads().contains(&graph.nodes[8].outputs[0].as_str()));
+    assert_eq!(show(Facts::of_graph(&graph).shape("result")), "b 8");
 }
 
 /// Every operator on every kind of wrong input: nothing may panic, and nothing but facts may come of it.

@@ -2,39 +2,93 @@
 
 use std::collections::HashSet;
 
-use super::branch::query_and_value;
-use super::residual::{Residual, residuals};
-use super::{Anatomy, Site, SiteError, SiteKind, View};
+use super::branch::{is_projection_of, projection_behind, query_and_value};
+use super::outputs::{Ends, Outputs};
+use super::residual::{Residual, residual_sum, residuals};
+use super::{Anatomy, MAX_BLOCKS, Site, SiteError, SiteKind, View};
 use crate::ir::Graph;
 use crate::shape::Facts;
 
-/// Finds blocks, sites and outputs of a transformer.
+/// Finds blocks, sites and outputs of a transformer whose token ids are the input `ids`.
 ///
 /// # Errors
 /// When no site is found, a block lacks one, or no output carries the hidden state or logits.
-pub fn dissect(graph: &Graph, facts: &Facts) -> Result<Anatomy, SiteError> {
+pub fn dissect(graph: &Graph, facts: &Facts, ids: Option<&str>) -> Result<Anatomy, SiteError> {
     let view = View::new(graph, facts);
     let found = residuals(&view);
     if found.is_empty() {
         return Err(SiteError::NoSites);
     }
-    let blocks = into_blocks(&found)?;
-    let mut sites = Vec::new();
-    let mut branches = Vec::new();
-    for (index, block) in blocks.iter().enumerate() {
+    let mut placed = Vec::new();
+    for (index, block) in into_blocks(&found)?.into_iter().enumerate() {
         for (kind, residual) in [(SiteKind::Attn, block.attn), (SiteKind::Mlp, block.mlp)] {
-            sites.push((residual.tensor, named_site(&view, residual, index, kind)?));
+            placed.push(Placed { site: found_site(&view, residual, index, kind)?, sum: Some(residual.sum) });
         }
-        let context = block.attn.projection.input(0).unwrap_or_default();
-        branches.extend(query_and_value(&view, context, index));
     }
-    sites.sort_by_key(|(tensor, _)| view.producers.get(tensor));
-    let sites: Vec<Site> = sites.into_iter().map(|(_, site)| site).collect();
-    let hidden = sites[0].width_out;
-    let streams = (0..blocks.len()).map(|i| stream_into(&view, &blocks, &sites, i)).collect();
-    let last = [blocks[blocks.len() - 1].attn.sum, blocks[blocks.len() - 1].mlp.sum];
-    let (hidden_state, logits) = outputs(&view, hidden, &last)?;
-    Ok(Anatomy { hidden, sites, branches, streams, hidden_state, logits })
+    assemble(&view, placed, ids)
+}
+
+/// Sites named by hand, for a graph whose structure is not recognised: `(id, tensor)` pairs such as `("0.attn", "h0")`.
+/// Naming those that [`dissect`] finds gives the same anatomy.
+///
+/// # Errors
+/// When a tensor does not exist, is not floating-point, or its width is unknown; when an id is not `<block>.<kind>` or
+/// two are the same; when no output carries the hidden state, which cannot be told from logits or a pooled vector alone
+/// where the last block's tensors are not added to a residual stream.
+pub fn with_named_sites(
+    graph: &Graph,
+    facts: &Facts,
+    ids: Option<&str>,
+    named: &[(String, String)],
+) -> Result<Anatomy, SiteError> {
+    let view = View::new(graph, facts);
+    let mut placed: Vec<Placed<'_>> = Vec::new();
+    for (id, tensor) in named {
+        let one = named_site(&view, id, tensor)?;
+        if placed.iter().any(|other| other.site.id == one.site.id || other.site.tensor == one.site.tensor) {
+            let problem = "is named twice, or its site is".into();
+            return Err(SiteError::Named { id: id.clone(), tensor: tensor.clone(), problem });
+        }
+        placed.push(one);
+    }
+    if placed.is_empty() {
+        return Err(SiteError::NoSites);
+    }
+    assemble(&view, placed, ids)
+}
+
+/// A site, and the residual sum its tensor goes into.
+struct Placed<'a> {
+    site: Site,
+    sum: Option<&'a str>,
+}
+
+fn assemble(view: &View<'_>, mut placed: Vec<Placed<'_>>, ids: Option<&str>) -> Result<Anatomy, SiteError> {
+    placed.sort_by_key(|one| view.producers.get(one.site.tensor.as_str()));
+    let blocks = placed.iter().map(|one| one.site.block + 1).max().unwrap_or_default();
+    let sums: Vec<Vec<&str>> = (0..blocks).map(|block| sums_of(&placed, block)).collect();
+    let mut branches = Vec::new();
+    for block in 0..blocks {
+        let attn = placed.iter().find(|one| one.site.block == block && one.site.kind == SiteKind::Attn);
+        branches.extend(attn.into_iter().flat_map(|one| query_and_value(view, &one.site.input, block)));
+    }
+    let sites: Vec<Site> = placed.into_iter().map(|one| one.site).collect();
+    let streams = (0..blocks).map(|block| stream_into(view, sums.get(block.checked_sub(1)?)?, &sites, block)).collect();
+    let last = Ends {
+        sites: sites.iter().filter(|site| site.block + 1 == blocks).map(|site| site.tensor.as_str()).collect(),
+        streams: sums.last().map(|sums| stream_out(view, sums)).unwrap_or_default(),
+        width: sites.last().map_or(0, |site| site.width_out),
+    };
+    let Outputs { hidden_state, hidden, logits } = last.outputs(view, ids)?;
+    Ok(Anatomy { hidden, sites, branches, streams, hidden_state, logits, causal: None })
+}
+
+/// The sums of a block's sites, the MLP's first; none unless each has one.
+fn sums_of<'a>(placed: &[Placed<'a>], block: usize) -> Vec<&'a str> {
+    let mut sites: Vec<&Placed<'_>> = placed.iter().filter(|one| one.site.block == block).collect();
+    sites.sort_by_key(|one| one.site.kind != SiteKind::Mlp);
+    let sums: Option<Vec<&str>> = sites.into_iter().map(|one| one.sum).collect();
+    sums.unwrap_or_default()
 }
 
 struct Block<'r, 'a> {
@@ -70,8 +124,8 @@ fn into_blocks<'r, 'a>(found: &'r [Residual<'a>]) -> Result<Vec<Block<'r, 'a>>, 
         .collect()
 }
 
-fn named_site(view: &View<'_>, residual: &Residual<'_>, block: usize, kind: SiteKind) -> Result<Site, SiteError> {
-    let id = format!("{block}.{}", if kind == SiteKind::Attn { "attn" } else { "mlp" });
+fn found_site(view: &View<'_>, residual: &Residual<'_>, block: usize, kind: SiteKind) -> Result<Site, SiteError> {
+    let id = kind.id(block);
     let input = residual.projection.input(0).unwrap_or_default();
     let width = |value: &str| {
         view.width(value).ok_or_else(|| SiteError::Named {
@@ -84,21 +138,49 @@ fn named_site(view: &View<'_>, residual: &Residual<'_>, block: usize, kind: Site
     Ok(Site { id, block, kind, tensor: residual.tensor.into(), input: input.into(), width_in, width_out })
 }
 
-/// The value through which everything from the blocks below `index` reaches the rest of the graph.
-fn stream_into(view: &View<'_>, blocks: &[Block<'_, '_>], sites: &[Site], index: usize) -> Option<String> {
-    let below = &blocks[index.checked_sub(1)?];
-    let lower: Vec<&str> = sites.iter().filter(|s| s.block < index).map(|s| s.tensor.as_str()).collect();
-    // Sequential blocks end in the MLP's sum; parallel ones in a sum one step further.
-    let mut candidates = vec![below.mlp.sum, below.attn.sum];
-    for sum in [below.mlp.sum, below.attn.sum] {
-        candidates.extend(view.readers(sum).filter(|n| n.is("Add")).filter_map(|n| n.output(0)));
+fn named_site<'a>(view: &View<'a>, id: &str, tensor: &str) -> Result<Placed<'a>, SiteError> {
+    let refuse = |problem: &str| SiteError::Named { id: id.into(), tensor: tensor.into(), problem: problem.into() };
+    let (block, kind) =
+        id.split_once('.').ok_or_else(|| refuse("has an id that is not <block>.attn or <block>.mlp"))?;
+    let block = block.parse().map_err(|_| refuse("has an id whose block is not a number"))?;
+    let kind = match kind {
+        "attn" => SiteKind::Attn,
+        "mlp" => SiteKind::Mlp,
+        _ => return Err(refuse("has an id that ends in neither `attn` nor `mlp`")),
+    };
+    if block >= MAX_BLOCKS {
+        return Err(refuse(&format!("is of a block beyond the {MAX_BLOCKS}th")));
     }
-    candidates.into_iter().find(|cut| separates(view, cut, &lower)).map(str::to_string)
+    let node = view.producer(tensor).ok_or_else(|| refuse("is made by no node of the graph"))?;
+    let tensor = node.outputs.iter().find(|output| *output == tensor).map_or("", String::as_str);
+    let width_out = view.width(tensor).ok_or_else(|| refuse("has no known width"))?;
+    if view.facts.dtype(tensor).is_some_and(|t| !t.is_float()) {
+        return Err(refuse("is not floating-point"));
+    }
+    let projected = projection_behind(view, tensor).and_then(|projection| projection.input(0));
+    let projected = projected.filter(|input| is_projection_of(view, tensor, input));
+    let input = projected.or(node.input(0)).unwrap_or_default();
+    let width_in = view.width(input).unwrap_or(width_out);
+    let site =
+        Site { id: kind.id(block), block, kind, tensor: tensor.into(), input: input.into(), width_in, width_out };
+    Ok(Placed { site, sum: residual_sum(view, tensor) })
 }
 
-/// Whether the outputs no longer depend on `lower` once `cut` is given.
-fn separates(view: &View<'_>, cut: &str, lower: &[&str]) -> bool {
-    let mut pending: Vec<&str> = view.graph.outputs.iter().map(|p| p.name.as_str()).collect();
+/// The value through which everything from the blocks below `index`, whose sums are `below`, reaches the rest of the graph.
+fn stream_into(view: &View<'_>, below: &[&str], sites: &[Site], index: usize) -> Option<String> {
+    let lower: Vec<&str> = sites.iter().filter(|s| s.block < index).map(|s| s.tensor.as_str()).collect();
+    // Sequential blocks end in the MLP's sum; parallel ones in a sum one step further.
+    let mut candidates = [stream_out(view, below), below.to_vec()].concat();
+    for sum in below {
+        candidates.extend(view.readers(sum).filter(|n| n.is("Add")).filter_map(|n| n.output(0)));
+    }
+    let outputs = view.outputs();
+    candidates.into_iter().find(|cut| separates(view, &outputs, cut, &lower)).map(str::to_string)
+}
+
+/// Whether `outputs` no longer depend on `lower` once `cut` is given.
+pub(super) fn separates(view: &View<'_>, outputs: &[&str], cut: &str, lower: &[&str]) -> bool {
+    let mut pending = outputs.to_vec();
     let mut seen = HashSet::new();
     let mut reached = false;
     while let Some(value) = pending.pop() {
@@ -117,112 +199,13 @@ fn separates(view: &View<'_>, cut: &str, lower: &[&str]) -> bool {
     reached
 }
 
-/// The hidden state and, for a causal language model, the logits.
-fn outputs(view: &View<'_>, hidden: usize, last: &[&str]) -> Result<(String, Option<String>), SiteError> {
-    let float_rank_3 =
-        |name: &&str| view.facts.rank(name) == Some(3) && view.facts.dtype(name).is_some_and(|t| t.is_float());
-    let names: Vec<&str> = view.graph.outputs.iter().map(|p| p.name.as_str()).collect();
-    let after_last = |name: &&str| depends_on(view, name, last);
-    let logits = names
-        .iter()
-        .copied()
-        .filter(float_rank_3)
-        .filter(after_last)
-        .find(|name| view.width(name).is_some_and(|w| w != hidden));
-    let state =
-        names.iter().copied().filter(float_rank_3).filter(after_last).find(|name| view.width(name) == Some(hidden));
-    let no_output = || SiteError::NoOutput { outputs: names.join(", ") };
-    let state = state.or_else(|| final_norm(view, hidden, last)).ok_or_else(no_output)?;
-    Ok((state.to_string(), logits.map(str::to_string)))
-}
-
-fn depends_on(view: &View<'_>, value: &str, on: &[&str]) -> bool {
-    let mut pending = vec![value];
-    let mut seen = HashSet::new();
-    while let Some(value) = pending.pop() {
-        if on.contains(&value) {
-            return true;
+/// What leaves a block with these sums. Where attention and MLP are added to each other first, the stream joins a step later.
+fn stream_out<'a>(view: &View<'a>, sums: &[&'a str]) -> Vec<&'a str> {
+    match sums {
+        [first, second] if first == second => {
+            let joined: Vec<&str> = view.readers(first).filter(|n| n.is("Add")).filter_map(|n| n.output(0)).collect();
+            if joined.is_empty() { sums.to_vec() } else { joined }
         }
-        if seen.insert(value) {
-            pending.extend(view.producer(value).into_iter().flat_map(|node| node.reads()));
-        }
+        _ => sums.to_vec(),
     }
-    false
-}
-
-/// Where an export returns only logits or a pooled vector: the last value of the hidden state's shape that the final
-/// residual sum reaches through norms.
-fn final_norm<'a>(view: &View<'a>, hidden: usize, last: &[&'a str]) -> Option<&'a str> {
-    const NORM: &[&str] = &[
-        "Add",
-        "Sub",
-        "Mul",
-        "Div",
-        "Pow",
-        "Sqrt",
-        "Reciprocal",
-        "ReduceMean",
-        "Cast",
-        "Identity",
-        "LayerNormalization",
-        "RMSNormalization",
-        "Reshape",
-    ];
-    let mut derived: HashSet<&str> = last.iter().copied().collect();
-    let mut state = None;
-    for node in &view.graph.nodes {
-        let data = |v: &&String| !v.is_empty() && view.facts.dtype(v).is_none_or(|t| t.is_float());
-        let from_stream = node.inputs.iter().any(|v| derived.contains(v.as_str()));
-        let closed = node.inputs.iter().filter(data).all(|v| derived.contains(v.as_str()) || view.is_constant(v));
-        let Some(output) = node.output(0) else { continue };
-        let is_sum = derived.contains(output);
-        if is_sum || (from_stream && closed && node.domain.is_empty() && NORM.contains(&node.op.as_str())) {
-            derived.insert(output);
-            if view.facts.rank(output) == Some(3) && view.width(output) == Some(hidden) {
-                state = Some(output);
-            }
-        }
-    }
-    state
-}
-
-/// Sites named by hand, for a graph whose structure is not recognised: `(id, tensor)` pairs such as `("0.attn", "h0")`.
-///
-/// # Errors
-/// When a tensor does not exist, is not floating-point, or its width is unknown; when an id is not `<block>.<kind>`.
-pub fn with_named_sites(graph: &Graph, facts: &Facts, named: &[(String, String)]) -> Result<Anatomy, SiteError> {
-    let view = View::new(graph, facts);
-    let mut sites = Vec::new();
-    for (id, tensor) in named {
-        let refuse =
-            |problem: &str| SiteError::Named { id: id.clone(), tensor: tensor.clone(), problem: problem.into() };
-        let (block, kind) =
-            id.split_once('.').ok_or_else(|| refuse("has an id that is not <block>.attn or <block>.mlp"))?;
-        let block = block.parse().map_err(|_| refuse("has an id whose block is not a number"))?;
-        let kind = match kind {
-            "attn" => SiteKind::Attn,
-            "mlp" => SiteKind::Mlp,
-            _ => return Err(refuse("has an id that ends in neither `attn` nor `mlp`")),
-        };
-        let node = view.producer(tensor).ok_or_else(|| refuse("is made by no node of the graph"))?;
-        let width = view.width(tensor).ok_or_else(|| refuse("has no known width"))?;
-        if facts.dtype(tensor).is_some_and(|t| !t.is_float()) {
-            return Err(refuse("is not floating-point"));
-        }
-        let input = node.input(0).unwrap_or_default().to_string();
-        let width_in = view.width(&input).unwrap_or(width);
-        sites.push(Site { id: id.clone(), block, kind, tensor: tensor.clone(), input, width_in, width_out: width });
-    }
-    sites.sort_by_key(|site| view.producers.get(site.tensor.as_str()));
-    let Some(last) = sites.last() else { return Err(SiteError::NoSites) };
-    let blocks = sites.iter().map(|s| s.block).max().map_or(0, |b| b + 1);
-    let (hidden_state, logits) = outputs(&view, last.width_out, &[last.tensor.as_str()])?;
-    Ok(Anatomy {
-        hidden: last.width_out,
-        branches: Vec::new(),
-        streams: vec![None; blocks],
-        hidden_state,
-        logits,
-        sites,
-    })
 }

@@ -11,11 +11,7 @@ use crate::ir::Node;
 /// `MatMul(query, key)`. The first projection behind `value` and behind `query` are the two; with a fused projection
 /// both are the same and only the query site is returned.
 pub(super) fn query_and_value(view: &View<'_>, context: &str, block: usize) -> Vec<Site> {
-    let Some(mix) = first_behind(view, context, |node| {
-        node.is("MatMul") && node.input(0).is_some_and(|p| reaches_softmax(view, p))
-    }) else {
-        return Vec::new();
-    };
+    let Some(mix) = mix(view, context) else { return Vec::new() };
     let query = mix
         .input(0)
         .and_then(|p| first_behind(view, p, |node| node.is("Softmax")))
@@ -33,8 +29,43 @@ pub(super) fn query_and_value(view: &View<'_>, context: &str, block: usize) -> V
     query.into_iter().chain(value).collect()
 }
 
-fn projection_behind<'a>(view: &View<'a>, value: &'a str) -> Option<&'a Node> {
+/// The probabilities of the attention whose output projection reads `context`, `[.., query, key]`.
+pub(crate) fn probabilities<'a>(view: &View<'a>, context: &'a str) -> Option<&'a str> {
+    mix(view, context)?.input(0)
+}
+
+/// The product of probabilities and values nearest behind `context`.
+fn mix<'a>(view: &View<'a>, context: &'a str) -> Option<&'a Node> {
+    first_behind(view, context, |node| node.is("MatMul") && node.input(0).is_some_and(|p| reaches_softmax(view, p)))
+}
+
+/// The nearest projection behind `value`.
+pub(crate) fn projection_behind<'a>(view: &View<'a>, value: &'a str) -> Option<&'a Node> {
     first_behind(view, value, |node| view.is_projection(node))
+}
+
+/// Whether `tensor` is computed from a projection of `input` and nothing else: a bias may be added, a reshape follow, adapters
+/// be part of the graph.
+pub(super) fn is_projection_of<'a>(view: &View<'a>, tensor: &'a str, input: &str) -> bool {
+    let mut pending = vec![tensor];
+    let mut seen = HashSet::new();
+    let mut projects = false;
+    while let Some(value) = pending.pop() {
+        if value == input || !seen.insert(value) {
+            continue;
+        }
+        let Some(node) = view.producer(value) else { return false };
+        let float = |value: &&str| view.facts.dtype(value).is_none_or(|t| t.is_float());
+        let is_data = |value: &&str| !value.is_empty() && float(value) && !view.is_constant(value);
+        let data: Vec<&str> = node.inputs.iter().map(String::as_str).filter(is_data).collect();
+        let projection = view.is_projection(node);
+        projects |= projection && node.input(0) == Some(input);
+        if data.is_empty() || node.is("Softmax") || (node.is("MatMul") && !projection) {
+            return false;
+        }
+        pending.extend(data);
+    }
+    projects
 }
 
 /// Breadth-first backwards over floating-point values to the nearest node that fits.
@@ -65,14 +96,8 @@ fn site(view: &View<'_>, projection: &Node, block: usize, kind: SiteKind) -> Opt
     let projection = view.producer(projection.output(0)?)?;
     let tensor = view.with_bias(projection)?;
     let input = projection.input(0)?;
-    let name = match kind {
-        SiteKind::Query => "query",
-        SiteKind::Value => "value",
-        SiteKind::Attn => "attn",
-        SiteKind::Mlp => "mlp",
-    };
     Some(Site {
-        id: format!("{block}.{name}"),
+        id: kind.id(block),
         block,
         kind,
         tensor: tensor.to_string(),

@@ -6,13 +6,20 @@
 
 mod anatomy;
 mod branch;
+mod check;
+mod outputs;
 mod residual;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::collections::{HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
 pub use anatomy::{dissect, with_named_sites};
+pub(crate) use branch::{probabilities, projection_behind};
+pub use check::check;
+pub(crate) use outputs::token_table;
 
 use crate::ir::{Graph, Node};
 use crate::shape::Facts;
@@ -31,8 +38,25 @@ pub enum SiteKind {
     Value,
 }
 
+impl SiteKind {
+    /// The id of the site of this kind in `block`, such as `0.attn`.
+    pub fn id(self, block: usize) -> String {
+        let kind = match self {
+            SiteKind::Attn => "attn",
+            SiteKind::Mlp => "mlp",
+            SiteKind::Query => "query",
+            SiteKind::Value => "value",
+        };
+        format!("{block}.{kind}")
+    }
+}
+
+/// No transformer has more blocks; the deepest have a few hundred.
+pub const MAX_BLOCKS: usize = 1000;
+
 /// A tensor an adapter can be grafted onto.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Site {
     /// `<block>.<kind>`, such as `0.attn`.
     pub id: String,
@@ -52,8 +76,9 @@ pub struct Site {
 
 /// The parts of a transformer that training needs to know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Anatomy {
-    /// Width of the residual stream.
+    /// Width of the hidden state: the residual stream's, unless a projection leads to another, as in OPT-350m.
     pub hidden: usize,
     /// Attention and MLP sites, in the order the graph computes them.
     pub sites: Vec<Site>,
@@ -66,6 +91,9 @@ pub struct Anatomy {
     pub hidden_state: String,
     /// The vocabulary logits of a causal language model, `[batch, sequence, vocabulary]`, if the export has them.
     pub logits: Option<String>,
+    /// Whether each token attends to itself and those before it alone; `None` where that was not found out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub causal: Option<bool>,
 }
 
 impl Anatomy {
@@ -104,6 +132,14 @@ pub enum SiteError {
         /// The outputs there are.
         outputs: String,
     },
+    /// What a bundle says of its graph is not so.
+    #[error("backbone.json does not fit the graph: `{field}` {problem}; prepare the model again")]
+    Recorded {
+        /// The field, such as `anatomy.sites[3].width_out`.
+        field: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A tensor named by hand does not exist or cannot carry an adapter.
     #[error("site `{id}`: tensor `{tensor}` {problem}")]
     Named {
@@ -139,6 +175,23 @@ impl<'a> View<'a> {
     /// Whether a value is computed from weights alone.
     pub(crate) fn is_constant(&self, value: &str) -> bool {
         self.constant.contains(value)
+    }
+
+    /// Names of the graph's outputs.
+    pub(crate) fn outputs(&self) -> Vec<&'a str> {
+        self.graph.outputs.iter().map(|port| port.name.as_str()).collect()
+    }
+
+    /// Everything that `value` is computed from, itself included.
+    pub(crate) fn behind(&self, value: &'a str) -> HashSet<&'a str> {
+        let mut pending = vec![value];
+        let mut seen = HashSet::new();
+        while let Some(value) = pending.pop() {
+            if seen.insert(value) {
+                pending.extend(self.producer(value).into_iter().flat_map(|node| node.reads()));
+            }
+        }
+        seen
     }
 
     pub(crate) fn producer(&self, value: &str) -> Option<&'a Node> {

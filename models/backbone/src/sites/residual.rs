@@ -60,11 +60,24 @@ pub(super) fn residuals<'a>(view: &View<'a>) -> Vec<Residual<'a>> {
         residual.attends = residual.projection.input(0).is_some_and(|x| attention_above(view, x, &sums));
     }
     found.sort_by_key(|r| (view.producers.get(r.sum), view.producers.get(r.tensor)));
+    drop_embeddings(view, &mut found);
     found
 }
 
+/// Drops what is added before the first attention reads the sum: embeddings that are projected and then added to positions.
+/// The MLP of a parallel block may come before its attention, which does not read its sum.
+fn drop_embeddings<'a>(view: &View<'a>, found: &mut Vec<Residual<'a>>) {
+    let Some(first) = found.iter().position(|r| r.attends) else { return };
+    let read = found[first].projection.input(0).map(|context| view.behind(context)).unwrap_or_default();
+    let mut index = 0;
+    found.retain(|r| {
+        index += 1;
+        index > first || !read.contains(r.sum)
+    });
+}
+
 /// The `Add` that joins `tensor` with the stream, if everything that reads `tensor` leads to that one.
-fn residual_sum<'a>(view: &View<'a>, tensor: &'a str) -> Option<&'a str> {
+pub(super) fn residual_sum<'a>(view: &View<'a>, tensor: &'a str) -> Option<&'a str> {
     let mut derived: HashSet<&str> = HashSet::from([tensor]);
     let mut pending: Vec<usize> = view.consumers.get(tensor)?.clone();
     let mut seen: HashSet<usize> = HashSet::new();

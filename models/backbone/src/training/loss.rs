@@ -52,13 +52,7 @@ const BATCH: &str = "batch";
 const SEQUENCE: &str = "sequence";
 
 /// Pools `hidden` (`[batch, sequence, hidden]`) and applies the head.
-pub(super) fn pooled_head(
-    g: &mut Grafted,
-    hidden: &str,
-    mask: Option<&str>,
-    pooling: Pooling,
-    head: &HeadForm,
-) -> String {
+pub(super) fn pooled_head(g: &mut Grafted, hidden: &str, mask: &str, pooling: Pooling, head: &HeadForm) -> String {
     let hidden = g.builder.cast(hidden, DType::F32);
     let mut x = pool(&mut g.builder, &hidden, mask, pooling);
     if let Some((form, activation)) = &head.hidden {
@@ -68,20 +62,13 @@ pub(super) fn pooled_head(
     linear(g, &x, &head.out, "head.out")
 }
 
-fn pool(b: &mut Builder, hidden: &str, mask: Option<&str>, pooling: Pooling) -> String {
+fn pool(b: &mut Builder, hidden: &str, mask: &str, pooling: Pooling) -> String {
     let (axis_1, axis_2) = (b.ints(&[1]), b.ints(&[2]));
     if pooling == Pooling::Cls {
         let first = b.constant("first", Weight::i64s(&[], &[0]));
         return b.op("Gather", &[hidden, &first], &[("axis", Attr::Int(1))]);
     }
-    let mask = match mask {
-        Some(mask) => b.cast(mask, DType::F32),
-        None => {
-            let shape = b.op("Shape", &[hidden], &[("start", Attr::Int(0)), ("end", Attr::Int(2))]);
-            let one = Weight::f32s(&[1], &[1.0]);
-            b.op("ConstantOfShape", &[&shape], &[("value", Attr::Tensor(one))])
-        }
-    };
+    let mask = b.cast(mask, DType::F32);
     let share = match pooling {
         Pooling::Last => {
             // 1 at the unmasked position with the highest index, for left- and right-padded rows alike.

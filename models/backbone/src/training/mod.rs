@@ -5,6 +5,7 @@ mod layout;
 mod loss;
 mod norms;
 mod recompute;
+mod scale;
 
 use std::collections::HashSet;
 
@@ -27,6 +28,8 @@ pub use loss::{Pooling, Task};
 pub use norms::{Norm, norms};
 
 use recompute::Stage;
+pub(crate) use scale::computes_in;
+use scale::differentiate_scaled;
 
 /// Graph input that replaces the blocks below [`TrainingSpec::from_block`].
 pub const STREAM: &str = "stream";
@@ -111,6 +114,21 @@ pub struct TrainingGraph {
     fuse: bool,
 }
 
+/// The input that says which positions are pooled, where the backbone takes no mask.
+const POOLING_MASK: &str = "pooling_mask";
+
+/// What a graph computes from the backbone's output.
+struct Top<'a> {
+    /// The backbone's output in single precision, which head and loss read.
+    output: &'a str,
+    /// The head's factors.
+    head: &'a [String],
+    /// The loss, a scalar.
+    loss: &'a str,
+    /// The result's name as an output, and its value.
+    result: (&'static str, &'a str),
+}
+
 /// The output that carries the gradient of input `name`.
 pub fn gradient_of(name: &str) -> String {
     format!("grad.{name}")
@@ -124,9 +142,7 @@ impl TrainingGraph {
     pub fn build(backbone: &Backbone, spec: &TrainingSpec) -> Result<Self, TrainingError> {
         let anatomy = &backbone.anatomy;
         let target = match spec.task {
-            Task::CausalLm => anatomy.logits.clone().ok_or_else(|| {
-                TrainingError::Task("this backbone has no logits output; export it with its language-model head".into())
-            })?,
+            Task::CausalLm => backbone.causal_logits().map_err(|why| TrainingError::Task(why.into()))?.to_string(),
             _ => anatomy.hidden_state.clone(),
         };
         let mut graph = backbone.graph.clone();
@@ -139,13 +155,13 @@ impl TrainingGraph {
         let grafts = resolve(backbone, spec)?;
         let mut g = graft(&graph, &facts, &grafts)?;
         let target = g.value(&target);
+        let target = g.builder.cast(&target, DType::F32);
+        let grafted = g.inputs.len();
         let (result, outputs) = match (&spec.head, spec.task) {
-            (_, Task::CausalLm) => (TOKEN_LOSS, target),
+            (_, Task::CausalLm) => (TOKEN_LOSS, target.clone()),
             (Some(head), _) => {
-                let mask = backbone.input(Role::Mask);
-                if !g.builder.graph.inputs.iter().any(|p| Some(p.name.as_str()) == mask)
-                    && let Some(mask) = mask
-                {
+                let mask = backbone.input(Role::Mask).unwrap_or(POOLING_MASK);
+                if !g.builder.graph.inputs.iter().any(|p| p.name == mask) {
                     add_input(&mut g.builder, mask, DType::I64, &[Dim::symbol("batch"), Dim::symbol("sequence")]);
                 }
                 (LOGITS, loss::pooled_head(&mut g, &target, mask, spec.pooling, head))
@@ -153,14 +169,16 @@ impl TrainingGraph {
             (None, _) => return Err(TrainingError::Task("classification and regression need a head".into())),
         };
         check_head(&g, spec, &outputs)?;
+        let head = g.inputs[grafted..].to_vec();
         g.inputs.extend(spec.norms.iter().map(|norm| norm.name.clone()));
-        let answer = g.builder.cast(&outputs, DType::F32);
+        let answer = outputs.clone();
         let loss = loss::loss(&mut g.builder, &outputs, spec.task);
         let lowest = grafts.iter().map(|(site, _)| site.block).min().unwrap_or_default();
         let streams = anatomy.streams.iter().skip(lowest.max(spec.from_block.unwrap_or_default()));
         let streams: Vec<String> = streams.flatten().map(|stream| g.value(stream)).collect();
         let trained = g.inputs.iter().filter(|factor| !spec.frozen.contains(factor)).cloned().collect();
-        let mut built = Self::differentiated(backbone, g, trained, &loss.loss, (result, &loss.result), &streams)?;
+        let top = Top { output: &target, head: &head, loss: &loss.loss, result: (result, &loss.result) };
+        let mut built = Self::differentiated(backbone, g, trained, &top, &streams)?;
         if spec.task == Task::CausalLm {
             built.answer = answer;
         }
@@ -179,25 +197,32 @@ impl TrainingGraph {
         let grafts: Vec<(Site, Graft)> = sites.map(|site| (site.clone(), Graft::Probe)).collect();
         let mut g = graft(&graph, &backbone.facts, &grafts)?;
         let value = g.value(output.value);
+        let value = g.builder.cast(&value, DType::F32);
         let mask = backbone.input(Role::Mask).filter(|mask| g.builder.graph.inputs.iter().any(|p| p.name == *mask));
         let loss = loss::probe_loss(&mut g.builder, &value, mask, output.width);
         let probes = g.inputs.clone();
-        Self::differentiated(backbone, g, probes, &loss, (PROBED, &value), &[])
+        let top = Top { output: &value, head: &[], loss: &loss, result: (PROBED, &value) };
+        Self::differentiated(backbone, g, probes, &top, &[])
     }
 
     fn differentiated(
         backbone: &Backbone,
         mut g: Grafted,
         trained: Vec<String>,
-        loss: &str,
-        result: (&'static str, &str),
+        top: &Top<'_>,
         streams: &[String],
     ) -> Result<Self, TrainingError> {
         let b = &mut g.builder;
         let one = b.constant("seed", Weight::f32s(&[], &[1.0]));
+        let seed = (top.loss.to_string(), one);
         // The lowest stream's cotangent nobody needs.
-        let wanted = [&trained, streams.get(1..).unwrap_or_default()].concat();
-        let cotangents = differentiate(b, &[(loss.to_string(), one)], &wanted)?;
+        let others = streams.get(1..).unwrap_or_default();
+        let cotangents = if computes_in(backbone, DType::F16) {
+            let head: Vec<String> = top.head.iter().filter(|factor| trained.contains(factor)).cloned().collect();
+            differentiate_scaled(b, seed, top.output, &head, &trained, others)?
+        } else {
+            differentiate(b, &[seed], &[&trained, others].concat())?
+        };
         let leaving = streams.iter().skip(1).map(Some).chain([None]);
         let stage = |(stream, leaving): (&String, Option<&String>)| Stage {
             stream: stream.clone(),
@@ -205,7 +230,7 @@ impl TrainingGraph {
         };
         let stages = streams.iter().zip(leaving).map(stage).collect();
         let mut forward = Vec::new();
-        for (name, value) in [result, (LOSS, loss)] {
+        for (name, value) in [top.result, (LOSS, top.loss)] {
             forward.push(name_output(b, value, name));
         }
         let mut gradients = Vec::new();
@@ -221,13 +246,14 @@ impl TrainingGraph {
         graph.outputs = [forward.clone(), gradients.clone()].concat().iter().map(|name| output_port(name)).collect();
         graph.prune();
         drop_unread_inputs(&mut graph);
-        let feeds = backbone.feeds.iter().filter(|(_, name)| graph.inputs.iter().any(|p| p.name == *name)).cloned();
+        let own = backbone.input(Role::Mask).is_none().then(|| (Role::Mask, POOLING_MASK.to_string()));
+        let feeds = backbone.feeds.iter().cloned().chain(own);
         Ok(TrainingGraph {
-            feeds: feeds.collect(),
+            feeds: feeds.filter(|(_, name)| graph.inputs.iter().any(|p| p.name == *name)).collect(),
             factors: g.inputs,
             trained,
-            result: result.0,
-            answer: result.0.into(),
+            result: top.result.0,
+            answer: top.result.0.into(),
             forward,
             gradients,
             stages,
@@ -311,7 +337,7 @@ impl TrainingGraph {
 
 pub use layout::TRAIN;
 
-/// A model that computes the residual stream entering `block`, as the output [`STREAM`], `[batch, sequence, hidden]`.
+/// A model that computes the residual stream entering `block`, as the output [`STREAM`], `[batch, sequence, width]`.
 ///
 /// # Errors
 /// When no single stream enters the block or the graph cannot be written.
@@ -323,7 +349,7 @@ pub fn lower_blocks(backbone: &Backbone, block: usize) -> Result<Model, Training
     let value = b.cast(&stream, DType::F32);
     let ids = backbone.input(Role::Ids).unwrap_or_default().to_string();
     let leading = b.op("Shape", &[&ids], &[]);
-    let width = b.ints(&[backbone.anatomy.hidden as i64]);
+    let width = b.ints(&[backbone.stream_width(block) as i64]);
     let shape = b.op("Concat", &[&leading, &width], &[("axis", crate::ir::Attr::Int(0))]);
     b.push("Reshape", &[&value, &shape], &[STREAM], &[]);
     let mut graph = b.graph;
@@ -357,11 +383,11 @@ fn start_from(
     let mut b = Builder::new(std::mem::take(graph), std::mem::take(facts));
     let original = Graph { nodes, ..Graph::default() };
     b.reserve(&original);
-    let hidden = Dim::known(backbone.anatomy.hidden as i64);
-    add_input(&mut b, STREAM, DType::F32, &[Dim::symbol("batch"), Dim::symbol("sequence"), hidden]);
+    let width = backbone.stream_width(block) as i64;
+    add_input(&mut b, STREAM, DType::F32, &[Dim::symbol("batch"), Dim::symbol("sequence"), Dim::known(width)]);
     let mut value = STREAM.to_string();
     if b.facts.rank(&stream) == Some(2) {
-        let flat = b.ints(&[-1, backbone.anatomy.hidden as i64]);
+        let flat = b.ints(&[-1, width]);
         value = b.op("Reshape", &[&value, &flat], &[]);
     }
     if let Some(dtype) = b.facts.dtype(&stream) {

@@ -16,7 +16,7 @@ pub struct Norm {
     pub name: String,
     /// The weight it stands for.
     pub weight: String,
-    /// Its value in the backbone, `[hidden]`.
+    /// Its value in the backbone, of the residual stream's width.
     pub value: Vec<f32>,
 }
 
@@ -30,9 +30,10 @@ pub fn norms(backbone: &Backbone, from: usize) -> Result<Vec<Norm>, TrainingErro
     let view = View::new(&backbone.graph, &backbone.facts);
     let first = backbone.anatomy.streams.get(from).cloned().flatten();
     let start = first.and_then(|stream| view.producers.get(stream.as_str()).copied()).unwrap_or(0);
+    let width = backbone.anatomy.sites.last().map_or(backbone.anatomy.hidden, |site| site.width_out);
     let mut found: Vec<Norm> = Vec::new();
     for (index, node) in backbone.graph.nodes.iter().enumerate() {
-        let Some(weight) = gain(&view, node, backbone.anatomy.hidden).filter(|_| index >= start) else { continue };
+        let Some(weight) = gain(&view, node, width).filter(|_| index >= start) else { continue };
         if found.iter().any(|norm| norm.weight == weight) {
             continue;
         }
@@ -43,9 +44,9 @@ pub fn norms(backbone: &Backbone, from: usize) -> Result<Vec<Norm>, TrainingErro
     Ok(found)
 }
 
-fn gain<'a>(view: &View<'_>, node: &'a Node, hidden: usize) -> Option<&'a str> {
+fn gain<'a>(view: &View<'_>, node: &'a Node, width: usize) -> Option<&'a str> {
     let fits = |value: &&str| {
-        let width = [Dim::known(hidden as i64)];
+        let width = [Dim::known(width as i64)];
         view.graph.weights.contains_key(*value)
             && view.facts.shape(value) == Some(&width)
             && view.facts.dtype(value).is_some_and(|t| t.is_float())

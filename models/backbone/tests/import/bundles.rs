@@ -56,6 +56,7 @@ fn settings() -> Settings {
             streams: vec![],
             hidden_state: "y".into(),
             logits: None,
+            causal: None,
         },
         vocabulary: Some(101),
         precision: Precision::Float32,

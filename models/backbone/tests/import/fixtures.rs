@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use fedtt_backbone::backbone::Backbone;
 use fedtt_backbone::export::{WeightsFile, to_model};
 use fedtt_backbone::import;
 use fedtt_runtime::ort_engine::{OrtEngine, OrtOptions};
@@ -101,4 +102,29 @@ fn on_onnx_runtime() {
 #[cfg_attr(not(shared), ignore = "needs the fixtures beside the repository")]
 fn on_tract() {
     compare(&TractEngine::new(1), &["ort-fused", "int8-dynamic"]);
+}
+
+/// Tables of 64 positions, of which RoBERTa's and OPT's begin at the third row; RoBERTa's has no more rows for it.
+#[test]
+#[cfg_attr(not(shared), ignore = "needs the fixtures beside the repository")]
+fn tables_of_positions_are_found() {
+    let mut found = std::collections::BTreeMap::new();
+    for family in fs::read_dir(fixtures()).unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_dir()) {
+        let files = fs::read_dir(&family).unwrap().map(|e| e.unwrap().path());
+        for file in files.filter(|file| file.extension().is_some_and(|of| of == "onnx")) {
+            let Ok(backbone) = import::read(&file).map(|graph| Backbone::new(graph, None)).unwrap() else { continue };
+            let family = family.file_name().unwrap().to_str().unwrap().to_string();
+            found.entry(family).or_insert_with(Vec::new).push((backbone.longest(), file));
+        }
+    }
+    for (family, files) in found {
+        let wanted = match family.as_str() {
+            "roberta" => Some(62),
+            "llama" | "mistral" | "qwen2" => None,
+            _ => Some(64),
+        };
+        for (longest, file) in files {
+            assert_eq!(longest, wanted, "{}", file.display());
+        }
+    }
 }

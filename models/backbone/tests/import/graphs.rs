@@ -3,6 +3,7 @@
 use fedtt_backbone::export::to_model;
 use fedtt_backbone::import;
 use fedtt_backbone::ir::{Attr, DType};
+use fedtt_backbone::prepare::prepare;
 use fedtt_runtime::prost::Message;
 use fedtt_runtime::proto::type_proto::Value as TypeValue;
 use fedtt_runtime::proto::*;
@@ -188,6 +189,62 @@ fn branches_keep_what_they_capture() {
     assert_eq!(format!("{graph:?}"), format!("{again:?}"));
 }
 
+/// `y = If(c) { t = x; t + t } else { t = -x; |t| }`: one name in both branches.
+#[test]
+fn sibling_branches_may_use_the_same_names() {
+    let branch = |first: &str, second: NodeProto| {
+        let nodes = vec![node(first, &["x"], &["t"], vec![]), second];
+        graph(nodes, vec![], vec![], vec![value("r", DType::F32, &[2, 3])])
+    };
+    let attrs = vec![
+        graph_attr("else_branch", branch("Identity", node("Add", &["t", "t"], &["r"], vec![]))),
+        graph_attr("then_branch", branch("Neg", node("Abs", &["t"], &["r"], vec![]))),
+    ];
+    let mut model = x_to_y(vec![node("If", &["c"], &["y"], attrs)], vec![]);
+    model.graph.as_mut().unwrap().input.push(value("c", DType::Bool, &[]));
+    let imported = import(&model).unwrap();
+    let inner = |name: &str| {
+        let Attr::Graph(graph) = &imported.nodes[0].attrs[name] else { panic!() };
+        graph.nodes.iter().map(|n| (n.op.as_str(), n.inputs.clone())).collect::<Vec<_>>()
+    };
+    assert_eq!(inner("else_branch"), [("Add", vec!["x".to_string(), "x".to_string()])]);
+    assert_eq!(inner("then_branch"), [("Neg", vec!["x".to_string()]), ("Abs", vec!["t".to_string()])]);
+}
+
+/// `y = If(rows of x == 2) { x^T W } else { x W }`: what is inlined is cleaned like the rest.
+#[test]
+fn a_branch_that_is_always_taken_is_no_branch() {
+    let product = |name: &str, nodes: Vec<NodeProto>| {
+        graph_attr(name, graph(nodes, vec![], vec![], vec![value("r", DType::F32, &[-1, -1])]))
+    };
+    let attrs = vec![
+        product(
+            "then_branch",
+            vec![
+                node("Identity", &["x"], &["i"], vec![]),
+                node("Transpose", &["w"], &["t"], vec![ints("perm", &[1, 0])]),
+                node("MatMul", &["i", "t"], &["r"], vec![]),
+            ],
+        ),
+        product("else_branch", vec![node("Neg", &["x"], &["r"], vec![])]),
+    ];
+    let nodes = vec![
+        node("Shape", &["x"], &["shape"], vec![]),
+        node("Gather", &["shape", "zero"], &["rows"], vec![]),
+        node("Equal", &["rows", "two"], &["c"], vec![]),
+        node("If", &["c"], &["p"], attrs),
+        node("Abs", &["p"], &["y"], vec![]),
+    ];
+    let constants = vec![
+        ints_tensor("zero", &[], &[0]),
+        ints_tensor("two", &[], &[2]),
+        floats_tensor("w", &[2, 3], &[1.0, 0.0, 0.0, 0.0, 1.0, -2.0]),
+    ];
+    let graph = import(&x_to_y(nodes, constants)).unwrap();
+    assert_eq!(ops(&graph), ["MatMul", "Abs"]);
+    assert_eq!(run(&graph), [0.0, 3.0, 3.0, 6.0]);
+}
+
 #[test]
 fn branches_may_leave_types_to_the_engine() {
     let mut model = conditional();
@@ -225,31 +282,25 @@ fn deep_nesting_is_refused() {
 }
 
 #[test]
-fn rows_are_picked_from_a_packed_table_before_they_are_unpacked() {
-    let table = TensorProto {
-        name: "t".into(),
-        dims: vec![3, 2],
-        data_type: 3,
-        int32_data: vec![1, 2, 3, 4, 5, 6],
-        ..TensorProto::default()
-    };
-    let packed = |scale: TensorProto, axis: i64| {
+fn where_no_sites_are_found_unknown_operators_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.onnx");
+    let prepared = |operator: NodeProto| {
         let nodes = vec![
-            node("DequantizeLinear", &["t", "s"], &["f"], vec![int("axis", axis)]),
-            node("Gather", &["f", "x"], &["y"], vec![]),
+            node("MatMul", &["x", "w"], &["a"], vec![]),
+            operator,
+            node("Det", &["w"], &["constant"], vec![]),
+            node("Add", &["b", "constant"], &["y"], vec![]),
         ];
-        let inputs = vec![value("x", DType::I64, &[2])];
-        model(17, graph(nodes, vec![table.clone(), scale], inputs, vec![value("y", DType::F32, &[2, 2])]))
+        let model = x_to_y(nodes, vec![floats_tensor("w", &[3, 3], &[1.0; 9])]);
+        std::fs::write(&path, model.encode_to_vec()).unwrap();
+        prepare(&path, None).map(|_| ()).unwrap_err().to_string()
     };
-    let by_column = packed(floats_tensor("s", &[2], &[0.5, 2.0]), 1);
-    let imported = import(&by_column).unwrap();
-    assert_eq!(ops(&imported), ["Gather", "DequantizeLinear"]);
-    let engine = TractEngine::new(1);
-    let mut session = engine.load(&to_model(&imported, None).unwrap(), &SessionOptions::default()).unwrap();
-    let rows = ndarray::arr1(&[2i64, 0]).into_dyn().into();
-    let output = session.run(&[("x", &rows)], &["y"]).unwrap().remove(0);
-    assert_eq!(output.as_f32().unwrap().iter().copied().collect::<Vec<_>>(), [2.5, 12.0, 0.5, 4.0]);
-
-    let by_row = packed(floats_tensor("s", &[3], &[0.5, 1.0, 2.0]), 0);
-    assert_eq!(ops(&import(&by_row).unwrap()), ["DequantizeLinear", "Gather"]);
+    let known = prepared(node("Neg", &["a"], &["b"], vec![]));
+    assert!(known.contains("no adapter site") && !known.contains("Det"), "{known}");
+    let unknown = prepared(node("MaxUnpool", &["w", "a"], &["b"], vec![]));
+    assert!(unknown.contains("no adapter site") && unknown.contains("MaxUnpool"), "{unknown}");
+    let fused = NodeProto { domain: "com.microsoft".into(), ..node("BiasSoftmax", &["w", "a"], &["b"], vec![]) };
+    let fused = prepared(fused);
+    assert!(fused.contains("com.microsoft::BiasSoftmax") && fused.contains("without fusion"), "{fused}");
 }

@@ -7,4 +7,6 @@ mod constants;
 mod fixtures;
 mod functions;
 mod graphs;
+mod masks;
 mod opsets;
+mod tables;

@@ -74,7 +74,7 @@ fn control_flow_and_unknown_operators_are_refused() {
     let y = foreign(&mut b, "", "Loop", &["", "", "x"]);
     assert!(refused(&mut b, &y).message.contains("control flow"));
     let mut b = builder();
-    let y = foreign(&mut b, "", "Conv", &["x", "w"]);
+    let y = foreign(&mut b, "", "MaxPool", &["x", "w"]);
     assert!(refused(&mut b, &y).message.contains("no rule"));
     let mut b = builder();
     let y = foreign(&mut b, "my.domain", "Magic", &["x"]);

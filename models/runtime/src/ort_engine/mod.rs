@@ -17,6 +17,7 @@ use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 pub use find::LIBRARY_VARIABLE;
 pub use library::LibraryError;
 
+use crate::tract_engine::without_bfloat16;
 use crate::{Engine, EngineError, Model, Provider, Session, SessionOptions, Thrift};
 use library::Library;
 use placement::Placement;
@@ -183,9 +184,17 @@ impl Engine for OrtEngine {
         self.options.thrift
     }
 
+    fn exact_products(&self) -> bool {
+        self.options.provider == Provider::Cpu
+    }
+
     fn load(&self, model: &Model, options: &SessionOptions) -> Result<Box<dyn Session>, EngineError> {
         let refuse = |message: String| EngineError::Load { engine: self.name(), message };
         let asked = self.options.optimisation;
+        let on_gpu = self.options.provider != Provider::Cpu;
+        // On the CPU it has but a few operators for bfloat16.
+        let wide = if on_gpu { None } else { without_bfloat16(model).map_err(|e| refuse(e.to_string()))? };
+        let model = wide.as_ref().unwrap_or(model);
         // Some versions fail in fusions of their own: 1.24 in that of fp16 norms. The plain graph runs as well.
         let (session, placement) = self
             .open(model, options, asked)
@@ -195,7 +204,6 @@ impl Engine for OrtEngine {
                 plain.ok_or(error)
             })
             .map_err(|e| refuse(e.to_string()))?;
-        let on_gpu = self.options.provider != Provider::Cpu;
         if on_gpu && placement.is_known() && !self.taken(&placement) {
             let provider = self.options.provider;
             return Err(refuse(format!("{provider} took none of its nodes ({placement}); run it on the CPU instead")));

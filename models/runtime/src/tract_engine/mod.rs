@@ -15,6 +15,7 @@ use tract_onnx::prelude::TractResult;
 /// The ONNX protobuf messages.
 pub use tract_onnx::pb as proto;
 
+pub(crate) use lower::without_bfloat16;
 pub use lower::{LowerError, lower_for_tract};
 
 use crate::{Engine, EngineError, Model, Session, SessionOptions, Thrift};

@@ -197,5 +197,24 @@ pub(crate) fn weights() -> Vec<Case> {
             input(),
             y(&floats),
         ),
+        case(
+            "bfloat16 from the weight to the choice between products",
+            Graph::new(17)
+                .raw("n", DataType::Bfloat16, &[2, 2], narrow(&[1.0, -2.0, 3.0, 0.5]))
+                .raw("zero", DataType::Bfloat16, &[], narrow(&[0.0]))
+                .input("a", Float, &["m", "2"])
+                .node("Cast", &["a"], &["b"], &[("to", Attr::Int(DataType::Bfloat16 as i64))])
+                .node("MatMul", &["b", "n"], &["c"], &[])
+                .node("Greater", &["c", "zero"], &["positive"], &[])
+                .node("Where", &["positive", "c", "n"], &["d"], &[])
+                .node("Cast", &["d"], &["y"], &[("to", Attr::Int(Float as i64))]),
+            vec![("a", f32s(&[2, 2], &[1.0, 2.0, -3.0, 4.0]))],
+            vec![("y", f32s(&[2, 2], &[7.0, -2.0, 9.0, 8.0]))],
+        ),
     ]
+}
+
+/// The bytes of bfloat16 numbers.
+fn narrow(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|x| half::bf16::from_f32(*x).to_le_bytes()).collect()
 }

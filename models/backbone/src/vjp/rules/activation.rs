@@ -3,7 +3,7 @@
 use super::emit::{add, keep_where, mul, offset, scale, sub};
 use super::unary::one_minus;
 use super::{Builder, Call, Grads};
-use crate::ir::Attr;
+use crate::ir::{Attr, DType};
 
 /// dx = dy where y > 0; y is never negative, so its sign is the mask.
 pub(super) fn relu(b: &mut Builder, call: &Call<'_>) -> Grads {
@@ -88,8 +88,12 @@ fn slope_of_gelu(b: &mut Builder, x: &str) -> String {
     add(b, &distribution, &skew)
 }
 
-/// (1 + y)/2 for y between -1 and 1, in one pass.
+/// (1 + y)/2 for y between -1 and 1, in one pass where the type has the operator.
 fn half_of_one_more(b: &mut Builder, y: &str) -> String {
+    if b.facts.dtype(y) == Some(DType::BF16) {
+        let half = scale(b, y, 0.5);
+        return offset(b, &half, 0.5);
+    }
     b.op("HardSigmoid", &[y], &[("alpha", Attr::Float(0.5)), ("beta", Attr::Float(0.5))])
 }
 

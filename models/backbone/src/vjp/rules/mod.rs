@@ -2,6 +2,7 @@
 
 mod activation;
 mod binary;
+mod convolution;
 mod einsum;
 mod indexing;
 mod layout;
@@ -25,6 +26,7 @@ const RULES: &[(&str, Rule)] = &[
     ("CastLike", unary::cast),
     ("Clip", unary::clip),
     ("Concat", slicing::concat),
+    ("Conv", convolution::conv),
     ("Cos", unary::cos),
     ("CumSum", indexing::cum_sum),
     ("Div", binary::div),

@@ -209,6 +209,19 @@ fn broadcasting() -> Vec<Case> {
 fn products() -> Vec<Case> {
     let signed = (Signed, Unknown);
     vec![
+        case("conv", &[&[2, 4, 5]], signed, |b| {
+            let (w, bias) = (f32s(b, &[3, 4, 3]), f32s(b, &[3]));
+            b.op("Conv", &["x0", &w, &bias], &[("pads", ints(&[1, 1])), ("kernel_shape", ints(&[3]))])
+        }),
+        case("conv grouped, dilated, padded on one side", &[&[2, 4, 6]], signed, |b| {
+            let w = f32s(b, &[6, 2, 2]);
+            let attrs = [("group", Attr::Int(2)), ("dilations", ints(&[2])), ("pads", ints(&[1, 0]))];
+            b.op("Conv", &["x0", &w], &attrs)
+        }),
+        case("conv of two dimensions, narrowing", &[&[1, 2, 4, 5]], signed, |b| {
+            let w = f32s(b, &[3, 2, 3, 2]);
+            b.op("Conv", &["x0", &w], &[])
+        }),
         case("matmul 2d", &[&[2, 3], &[3, 4]], signed, |b| b.op("MatMul", &["x0", "x1"], &[])),
         case("matmul 3d by 2d", &[&[2, 2, 3], &[3, 4]], signed, |b| b.op("MatMul", &["x0", "x1"], &[])),
         case("matmul by a constant", &[&[2, 2, 3]], signed, |b| {

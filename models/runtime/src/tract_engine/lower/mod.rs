@@ -7,8 +7,13 @@ mod quantised;
 use std::collections::HashSet;
 use std::path::Path;
 
+use prost::Message;
+
+use super::proto::tensor_proto::DataType;
 use super::proto::{GraphProto, ModelProto, NodeProto, attribute_proto::AttributeType};
+use crate::Model;
 use constants::Constants;
+use halves::Widening;
 
 /// Why a graph cannot be rewritten.
 #[derive(Debug, thiserror::Error)]
@@ -40,8 +45,19 @@ pub enum LowerError {
 pub fn lower_for_tract(model: &mut ModelProto, weights_dir: Option<&Path>) -> Result<(), LowerError> {
     let Some(graph) = &mut model.graph else { return Ok(()) };
     let none = Constants::new(weights_dir);
-    halves::widen(graph, &none)?;
+    Widening { kinds: &[DataType::Float16, DataType::Bfloat16], constants: Some(&none) }.graph(graph)?;
     lower_graph(graph, &none)
+}
+
+/// `model` with float32 in place of bfloat16; none if it has no bfloat16, or is no model at all. Its weights stay as they are.
+///
+/// # Errors
+/// When a constant within a node is malformed.
+pub(crate) fn without_bfloat16(model: &Model) -> Result<Option<Model>, LowerError> {
+    let Ok(mut proto) = ModelProto::decode(&model.bytes[..]) else { return Ok(None) };
+    let Some(graph) = &mut proto.graph else { return Ok(None) };
+    let found = Widening { kinds: &[DataType::Bfloat16], constants: None }.graph(graph)?;
+    Ok(found.then(|| Model { bytes: proto.encode_to_vec(), weights_dir: model.weights_dir.clone() }))
 }
 
 fn lower_graph(graph: &mut GraphProto, outer: &Constants) -> Result<(), LowerError> {
