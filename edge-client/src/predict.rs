@@ -55,6 +55,23 @@ fn as_map<S: Serializer>(pairs: &[(String, f32)], serializer: S) -> Result<S::Ok
     serializer.collect_map(pairs.iter().map(|(name, value)| (name, value)))
 }
 
+/// An adapter of pairs is asked about a single text.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{name}:{line}: the adapter was trained on pairs of texts, and this is one; give the second as well")]
+pub struct Unpaired {
+    name: String,
+    line: usize,
+}
+
+/// Whether texts are what the adapter was trained on.
+///
+/// # Errors
+/// When that was pairs, and a text has no second.
+pub fn check_pairs(header: &AdapterHeader, data: &Dataset) -> Result<(), Unpaired> {
+    let single = data.examples.iter().find(|example| example.pair.is_none() && header.columns.pair.is_some());
+    single.map_or(Ok(()), |example| Err(Unpaired { name: data.name.clone(), line: example.line }))
+}
+
 /// Predictions for every text of `data`, whose ids are `encoded`.
 ///
 /// # Errors

@@ -194,11 +194,23 @@ impl Source {
         Bundle::open(folder)?.licence().map(read).transpose()
     }
 
+    /// Whether texts may have `max_length` tokens.
+    ///
+    /// # Errors
+    /// When the backbone has no positions for so many.
+    pub fn takes(&self, max_length: usize) -> Result<(), TokenizeError> {
+        match self.backbone.longest() {
+            Some(longest) if longest < max_length => Err(TokenizeError::TooLong { max_length, longest }),
+            _ => Ok(()),
+        }
+    }
+
     /// The tokenizer at work, or, where there is none, an encoder that takes token ids.
     ///
     /// # Errors
-    /// When the tokenizer cannot be read, or `max_length` is too short for it.
+    /// When the tokenizer cannot be read, or `max_length` is too short for it or too long for the backbone.
     pub fn encoder(&self, max_length: usize) -> Result<TextEncoder, TokenizeError> {
+        self.takes(max_length)?;
         match &self.tokenizer {
             Some((name, json)) => TextEncoder::new(name, json, max_length),
             None => Ok(TextEncoder::ids_only(max_length)),

@@ -48,7 +48,7 @@ impl StreamCache {
         let failed = |source| ModelError::Cache { path: folder.to_path_buf(), source };
         let mut session = engine.load(&lower_blocks(backbone, block)?, options)?;
         let file = tempfile::tempfile_in(folder).map_err(failed)?;
-        let hidden = backbone.anatomy.hidden;
+        let hidden = backbone.stream_width(block);
         let mut out = BufWriter::new(&file);
         let mut places = HashMap::new();
         let mut end = 0u64;

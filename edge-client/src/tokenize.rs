@@ -44,6 +44,14 @@ pub enum TokenizeError {
         /// Tokens the tokenizer adds round a pair.
         special: usize,
     },
+    /// The longest length asked for is more than the backbone has positions for.
+    #[error("a maximum length of {max_length} tokens is more than the {longest} this backbone has positions for")]
+    TooLong {
+        /// What was asked for.
+        max_length: usize,
+        /// What there can be.
+        longest: usize,
+    },
     /// One text could not be encoded.
     #[error("{name}:{line}: {message}")]
     Text {

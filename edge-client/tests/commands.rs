@@ -137,6 +137,37 @@ fn train_then_eval_then_predict() {
 }
 
 #[test]
+fn what_does_not_belong_together_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let line = |i: usize| format!("the pump {i} leaks\tit leaks oil\t{}\n", ["same", "other"][i % 2]);
+    std::fs::write(here.join("pairs.tsv"), format!("a\tb\tlabel\n{}", (0..24).map(line).collect::<String>())).unwrap();
+    let train = |args: &[&str]| {
+        let common =
+            ["train", "--data", "pairs.tsv", "--text", "a", "--label", "label", "--epochs", "1", "--engine", "tract"];
+        edge(here, &[&common[..], args].concat())
+    };
+    let said = |output: &std::process::Output| String::from_utf8(output.stderr.clone()).unwrap();
+
+    let long = train(&["--max-length", "129"]);
+    assert!(long.status.code() == Some(1) && said(&long).contains("129 tokens is more than the 128"), "{long:?}");
+    assert_eq!(train(&["--warmup", "7"]).status.code(), Some(2));
+
+    let begun = ["--batch", "8", "--stop-after", "1", "-o", "single.safetensors"];
+    assert_eq!(train(&begun).status.code(), Some(0));
+    let other = train(&[&begun[..], &["--resume", "--pooling", "cls"]].concat());
+    assert!(other.status.code() == Some(1) && said(&other).contains("single.checkpoint"), "{other:?}");
+    assert_eq!(train(&["--batch", "8", "--resume", "-o", "single.safetensors"]).status.code(), Some(0));
+
+    assert_eq!(train(&["--text-pair", "b", "-o", "pairs.safetensors"]).status.code(), Some(0));
+    let predict = ["predict", "--adapter", "pairs.safetensors", "--engine", "tract", "the pump leaks"];
+    let single = edge(here, &predict);
+    assert!(single.status.code() == Some(1) && said(&single).contains("trained on pairs"), "{single:?}");
+    let pair = edge(here, &[&predict[..], &["--pair", "it leaks oil"]].concat());
+    assert_eq!(pair.status.code(), Some(0), "{pair:?}");
+}
+
+#[test]
 fn run_names_what_it_cannot_use_and_ends_when_asked_to() {
     let folder = tempfile::tempdir().unwrap();
     let run = |args: &[&str]| edge(folder.path(), &[&["run", "--json"], args].concat());

@@ -134,6 +134,7 @@ fn open(bundle: &str, path: &Path) -> Result<Source, ModelError> {
 /// # Errors
 /// When the plan is for another backbone or its settings do not fit this one.
 pub fn blueprint(plan: &Plan, source: &Source) -> Result<Blueprint, ModelError> {
+    source.takes(plan.model.max_length).map_err(LocalError::from)?;
     let objective = adapter_header(plan, source)?.objective(source)?;
     let head = |outputs| Some(HeadSize { input: source.backbone.anatomy.hidden, outputs });
     let blueprint = Blueprint {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use clap::Args;
 use fedtt_edge::data::{Dataset, Example, Format};
-use fedtt_edge::predict::{Answer, Prediction, predictions};
+use fedtt_edge::predict::{Answer, Prediction, check_pairs, predictions};
 use serde::Serialize;
 
 use super::args::UseArgs;
@@ -53,6 +53,7 @@ struct Report<'a> {
 pub(crate) fn run(args: &PredictArgs, output: Output) -> anyhow::Result<()> {
     let mut working = context::open(&args.with)?;
     let data = texts(args, &working)?;
+    check_pairs(&working.adapter.header, &data)?;
     let encoded = working.encoding().bare(&data)?;
     let shape = working.shape((args.with.batch as usize).min(data.examples.len()));
     let results =

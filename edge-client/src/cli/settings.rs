@@ -40,19 +40,19 @@ pub(crate) struct ScheduleArgs {
     #[arg(long, value_name = "RATE", default_value_t = 2e-2, value_parser = positive)]
     head_lr: f32,
     /// Share of the steps over which the rate rises to its full value
-    #[arg(long, value_name = "SHARE", default_value_t = 0.06)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.06, value_parser = part)]
     warmup: f32,
     /// How the rate falls afterwards: linear, cosine or constant
     #[arg(long, value_name = "SHAPE", default_value = "linear", value_parser = word::<Decay>)]
     decay: Decay,
     /// Share of the rate left at the end
-    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = part)]
     floor: f32,
     /// Decoupled weight decay
-    #[arg(long, value_name = "DECAY", default_value_t = 0.0)]
+    #[arg(long, value_name = "DECAY", default_value_t = 0.0, value_parser = not_negative)]
     weight_decay: f32,
     /// Largest global norm of a step's gradients; 0 for no limit
-    #[arg(long, value_name = "NORM", default_value_t = 1.0)]
+    #[arg(long, value_name = "NORM", default_value_t = 1.0, value_parser = not_negative)]
     clip: f32,
     /// Seeds initial values, order and held-out examples
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -203,4 +203,14 @@ fn rank(word: &str) -> Result<Rank, String> {
 fn positive(word: &str) -> Result<f32, String> {
     let rate: f32 = word.parse().map_err(|_| "expected a number".to_string())?;
     if rate > 0.0 && rate.is_finite() { Ok(rate) } else { Err("expected a number above 0".to_string()) }
+}
+
+fn not_negative(word: &str) -> Result<f32, String> {
+    let number: f32 = word.parse().map_err(|_| "expected a number".to_string())?;
+    if number.is_finite() && number >= 0.0 { Ok(number) } else { Err("expected 0 or more".to_string()) }
+}
+
+fn part(word: &str) -> Result<f32, String> {
+    let part = not_negative(word)?;
+    if part <= 1.0 { Ok(part) } else { Err("expected a share from 0 to 1".to_string()) }
 }

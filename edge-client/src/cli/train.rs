@@ -255,7 +255,9 @@ fn training_data(
         }
     };
     let dev_print = dev.as_ref().map(EncodedSet::fingerprint).unwrap_or_default();
-    let fingerprint = [source.hash.as_str(), &train.fingerprint(), &dev_print].join("/");
+    // Also what is made of them: labels, pooling and the like.
+    let kind = serde_json::to_string(header).context("the adapter's header has no JSON form")?;
+    let fingerprint = [source.hash.as_str(), &train.fingerprint(), &dev_print, &kind].join("/");
     Ok(TrainingData { train, dev, scale: header.scale, fingerprint })
 }
 

@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use fedtt_identity::Seed;
 use fedtt_link::TlsFiles;
@@ -110,7 +111,8 @@ pub fn read_seed(path: &Path) -> Result<Seed, DaemonError> {
     Ok(Seed::read(&text).map_err(|e| ConfigError::Content { name, message: e.to_string() })?)
 }
 
-/// Enrols a device at its first start, and removes the seed, which may let others in as well. A host that refuses is asked again later, with what the seed file says by then.
+/// Enrols a device at its first start, and removes the seed, which may let others in as well. A host that refuses is asked again
+/// later, and at once with another seed.
 ///
 /// # Errors
 /// When the seed file cannot be read, or what enrolment leaves behind cannot be written.
@@ -133,7 +135,12 @@ pub async fn enroll_first(
             Step::Disconnected { reason, retry_in } => tell(Told::Disconnected { reason, retry_in }),
             Step::Hint(reason) => tell(Told::NotEnrolled { reason }),
         };
-        match enroll(&identity, &read, &name, told).await {
+        let outcome = tokio::select! {
+            outcome = enroll(&identity, &read, &name, told) => outcome,
+            // The broker may let nobody in any more with the one before.
+            () = replaced(seed, &read, LOOK_EVERY) => continue,
+        };
+        match outcome {
             Ok(enrolled) => {
                 // An error: it is in a folder of others, who put it there and may take it away.
                 let _ = std::fs::remove_file(seed);
@@ -143,9 +150,22 @@ pub async fn enroll_first(
             Err(EnrollError::Refused(reason)) => tell(Told::NotEnrolled { reason }),
             Err(error) => return Err(error.into()),
         }
-        tokio::time::sleep(REFUSED).await;
+        tokio::select! {
+            () = tokio::time::sleep(REFUSED) => {}
+            () = replaced(seed, &read, LOOK_EVERY) => {}
+        }
     }
 }
 
+/// Ready once there is another seed in the file, looking `every` so long.
+pub(super) async fn replaced(file: &Path, seed: &Seed, every: Duration) {
+    while read_seed(file).map_or(true, |now| now == *seed) {
+        tokio::time::sleep(every).await;
+    }
+}
+
+/// How often it is looked for another seed.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+
 /// The wait after a host has refused: it may take an operator to change that.
-const REFUSED: std::time::Duration = std::time::Duration::from_secs(300);
+const REFUSED: Duration = Duration::from_secs(300);

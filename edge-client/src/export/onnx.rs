@@ -67,7 +67,7 @@ pub fn onnx(adapter: &AdapterFile, source: &Source, path: &Path, beside: bool) -
     let fed = |(_, name): &&(Role, String)| graph.inputs.iter().any(|port| port.name == *name);
     Ok(OnnxModel {
         data,
-        inputs: source.backbone.feeds.iter().filter(fed).cloned().collect(),
+        inputs: training.feeds.iter().filter(fed).cloned().collect(),
         output: graph.outputs.first().map(|port| port.name.clone()).unwrap_or_default(),
     })
 }

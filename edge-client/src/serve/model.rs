@@ -12,7 +12,7 @@ use crate::batch::BatchShape;
 use crate::data::{Dataset, Example};
 use crate::fetch::Held;
 use crate::model::AdaptedModel;
-use crate::predict::{Prediction, predictions};
+use crate::predict::{Prediction, check_pairs, predictions};
 use crate::prepare::Encoding;
 use crate::tokenize::TextEncoder;
 
@@ -205,6 +205,7 @@ fn run(opened: &mut Opened, texts: &[&Text]) -> Result<Vec<Prediction>, Unanswer
         line: line + 1,
     };
     let data = Dataset { name: "the request".into(), examples: texts.iter().enumerate().map(example).collect() };
+    check_pairs(header, &data).map_err(|e| Unanswered::Refused(e.to_string()))?;
     let encoding = Encoding {
         encoder,
         vocabulary: *vocabulary,

@@ -126,7 +126,9 @@ pub(super) fn section(runs: &[Run<'_>]) -> String {
     let dropout = [
         row("Asked to take part", runs, |run| count(total(run).asked)),
         row("Contributed", runs, |run| share(total(run).answered, total(run).asked)),
-        row("Contributed nothing for being out of proportion", runs, |run| share(total(run).left_out, total(run).asked)),
+        row("Contributed nothing for being out of proportion", runs, |run| {
+            share(total(run).left_out, total(run).asked)
+        }),
         row("Declined or were away", runs, |run| share(total(run).declined, total(run).asked)),
         row("Did not contribute otherwise", runs, |run| {
             let Sums { asked, answered, left_out, declined, .. } = total(run);

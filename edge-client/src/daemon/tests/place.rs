@@ -1,7 +1,11 @@
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
-use crate::daemon::place::Place;
+use fedtt_identity::{Seed, Token};
+use fedtt_wire::FleetName;
+
+use crate::daemon::place::{Place, replaced};
 use crate::daemon::{EdgeConfig, enrolling_name, seed_file};
 
 const RECORD: &str = "name = 'd1'\nfleet = 'north'\nbroker = 'mqtts://broker.site:8883'\nlabels = ['orin', 'roof']\n\
@@ -76,4 +80,40 @@ fn a_seed_for_one_device_is_not_used_by_another() {
     assert_eq!(enrolling_name(&seed(""), Some("d2")).unwrap().as_str(), "d2");
     let error = enrolling_name(&seed("name = 'd1'"), Some("d2")).unwrap_err().to_string();
     assert!(error.contains("for `d1`, not for `d2`"), "{error}");
+}
+
+#[tokio::test]
+async fn another_seed_is_found_in_place_of_the_one_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("enroll.toml");
+    let seed = |password: &str| Seed {
+        fleet: FleetName::new("north").unwrap(),
+        broker: format!("mqtts://enroll:{password}@broker.site:8884"),
+        token: Token::generate().unwrap(),
+        name: None,
+        labels: Vec::new(),
+        expires: String::new(),
+        ca: String::new(),
+    };
+    let write = |text: &str| fs::write(&file, text).unwrap();
+    let (before, after) = (seed("old"), seed("new"));
+    write(&before.write().unwrap());
+    let looks = replaced(&file, &before, Duration::from_millis(1));
+    let changes = async {
+        // Half of it, or none, is no other seed.
+        for text in [after.write().unwrap().split_at(40).0, ""] {
+            write(text);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        fs::remove_file(&file).unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        "none yet"
+    };
+    tokio::pin!(looks);
+    tokio::select! {
+        () = &mut looks => panic!("nothing has come"),
+        _ = changes => {}
+    }
+    write(&after.write().unwrap());
+    tokio::time::timeout(Duration::from_secs(20), looks).await.unwrap();
 }
