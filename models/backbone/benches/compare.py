@@ -16,7 +16,7 @@ import subprocess
 import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
-BENCH = ["cargo", "bench", "-q", "-p", "fedtt-backbone", "--bench", "step", "--"]
+BENCH = ["cargo", "bench", "-q", "--workspace", "--bench", "step", "--"]
 
 
 def last_json(command):
