@@ -7,6 +7,7 @@ use fedtt_edge::adapter_file::{AdapterFile, AdapterFileError};
 use fedtt_edge::local::{LocalError, adapter_header};
 use fedtt_edge::model::ModelError as GraphError;
 use fedtt_edge::source::{Source, SourceError};
+use fedtt_edge::tokenize::TokenizeError;
 use fedtt_tt::HeadSize;
 use fedtt_wire::plan::PlanError;
 use fedtt_wire::{Layout, Plan, WireError};
@@ -63,6 +64,9 @@ pub enum ModelError {
     /// The plan does not fit the backbone.
     #[error(transparent)]
     Local(#[from] LocalError),
+    /// Its texts are longer than the backbone takes.
+    #[error("plan setting `model.max_length`: {0}")]
+    Length(#[from] TokenizeError),
     /// The adapted backbone cannot be made.
     #[error(transparent)]
     Graph(#[from] GraphError),
@@ -134,7 +138,7 @@ fn open(bundle: &str, path: &Path) -> Result<Source, ModelError> {
 /// # Errors
 /// When the plan is for another backbone or its settings do not fit this one.
 pub fn blueprint(plan: &Plan, source: &Source) -> Result<Blueprint, ModelError> {
-    source.takes(plan.model.max_length).map_err(LocalError::from)?;
+    source.takes(plan.model.max_length)?;
     let objective = adapter_header(plan, source)?.objective(source)?;
     let head = |outputs| Some(HeadSize { input: source.backbone.anatomy.hidden, outputs });
     let blueprint = Blueprint {
@@ -264,6 +268,10 @@ mod tests {
             let error = refused(text);
             assert!(error.contains("plan.toml") && error.contains(named), "{error}");
         }
+        let text = "[model]\nlabels = ['a', 'b']\nmax_length = 129";
+        let (plan, source) = resolve(text, Path::new("some/plan.toml")).unwrap();
+        let error = blueprint(&plan, &source).err().unwrap().to_string();
+        assert!(error.contains("`model.max_length`") && error.contains("than the 128"), "{error}");
         let hash = "ab".repeat(32);
         let error = refused(&format!("[model]\nlabels = ['a', 'b']\nbundle = '{hash}'"));
         assert!(error.contains("`model.bundle`") && error.contains(&hash), "{error}");

@@ -26,9 +26,9 @@ pub(crate) struct ScheduleArgs {
     /// Batches whose gradients make one step
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
     accumulate: u32,
-    /// Longest text, in tokens; longer ones are cut, for lm split
-    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(2..=65536))]
-    max_length: u32,
+    /// Longest text, in tokens; longer ones are cut, for lm split [default: 128, or as many as the backbone has positions for]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=65536))]
+    max_length: Option<u32>,
     /// How the adapters' matrices are trained: adamw, or muon [default: adamw; tt-core muon]
     #[arg(long, value_name = "RULE", value_parser = word::<Rule>)]
     optimiser: Option<Rule>,
@@ -112,8 +112,14 @@ pub(crate) struct AdapterArgs {
 }
 
 impl ScheduleArgs {
-    /// The settings for a data set of `examples`.
-    pub(crate) fn settings(&self, adapter: AdapterConfig, task: TaskKind, examples: usize) -> TrainSettings {
+    /// The settings for a data set of `examples`, and a backbone that takes texts of so many tokens, where that is limited.
+    pub(crate) fn settings(
+        &self,
+        adapter: AdapterConfig,
+        task: TaskKind,
+        examples: usize,
+        longest: Option<usize>,
+    ) -> TrainSettings {
         let rate = match adapter.method {
             Method::Tt if examples < FEW_EXAMPLES => 2e-3,
             // Muon's steps are all of one length: the noise that a round's mean takes out of them stays in.
@@ -130,7 +136,9 @@ impl ScheduleArgs {
             epochs: self.epochs.map_or(epochs, |epochs| epochs as usize),
             batch,
             accumulate: self.accumulate as usize,
-            max_length: self.max_length as usize,
+            max_length: self
+                .max_length
+                .map_or_else(|| longest.unwrap_or(USUAL_LENGTH).min(USUAL_LENGTH), |n| n as usize),
             optimiser: self.optimiser,
             rate: self.lr.unwrap_or(rate),
             head_rate: self.head_lr,
@@ -173,6 +181,8 @@ impl AdapterArgs {
 
 /// Steps a run takes at least where neither epochs nor more data say otherwise.
 const USUAL_STEPS: usize = 300;
+/// Longest text where none is named.
+const USUAL_LENGTH: usize = 128;
 
 /// Below this many examples the full rate of tensor trains overfits: 71.6 % against 73.7 to 74.2 % at 2e-3 on the
 /// embedded reports.

@@ -123,7 +123,7 @@ pub(crate) fn run(args: &TrainArgs, output: Output) -> anyhow::Result<()> {
     let mut progress = Progress::new(output.is_json());
     let source = Source::open(args.backbone.bundle.as_deref())?;
     let files = Files::read(args)?;
-    let settings = settings(args, files.train.examples.len())?;
+    let settings = settings(args, &source, files.train.examples.len())?;
     let encoder = source.encoder(settings.max_length)?;
     let header = header(args, &source, &files, settings)?;
     let data = training_data(args, &source, &encoder, &header, &files)?;
@@ -198,8 +198,9 @@ impl Files {
     }
 }
 
-fn settings(args: &TrainArgs, examples: usize) -> anyhow::Result<TrainSettings> {
-    let mut settings = args.schedule.settings(args.adapter.config()?, args.task, examples);
+fn settings(args: &TrainArgs, source: &Source, examples: usize) -> anyhow::Result<TrainSettings> {
+    let longest = source.backbone.longest();
+    let mut settings = args.schedule.settings(args.adapter.config()?, args.task, examples, longest);
     settings.stop_after = args.stop_after;
     settings.train_norms = args.adapter.train_norms;
     Ok(settings)
