@@ -252,7 +252,7 @@ fn role(port: &Port) -> Result<(Role, String), BackboneError> {
                 Role::Positions => "position_ids",
             },
         )),
-        (Ok(Role::Ids), Some(size)) => refuse(format!(
+        (Ok(_), Some(size)) => refuse(format!(
             "the export fixed one of its dimensions to {size}; re-export with dynamic batch and sequence axes \
              (dynamic_axes or dynamic_shapes)"
         )),
@@ -307,7 +307,9 @@ mod tests {
 
     #[test]
     fn an_export_of_one_size_is_refused() {
-        let error = role(&input("input_ids", [PortDim::Symbol("batch".into()), PortDim::Known(128)])).unwrap_err();
-        assert!(error.to_string().contains("128") && error.to_string().contains("dynamic_axes"), "{error}");
+        for name in ["input_ids", "attention_mask", "position_ids"] {
+            let error = role(&input(name, [PortDim::Symbol("batch".into()), PortDim::Known(128)])).unwrap_err();
+            assert!(error.to_string().contains("128") && error.to_string().contains("dynamic_axes"), "{error}");
+        }
     }
 }
