@@ -25,7 +25,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// A whole federation on this machine: broker, devices, four methods side by side.
+    /// A whole federation on this machine: broker, devices, five methods side by side.
     Demo(Box<cli::demo::DemoArgs>),
     /// Turn an ONNX export into a bundle, look into one, or check its gradients.
     #[command(subcommand)]
