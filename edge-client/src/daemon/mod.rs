@@ -33,7 +33,7 @@ use fedtt_link::{BrokerUrl, Delivery, Inbox, Link, LinkConfig, LinkError, Retry,
 use fedtt_runtime::EngineConfig;
 use fedtt_wire::message::Presence;
 use fedtt_wire::names::NameError;
-use fedtt_wire::{DeviceName, FleetName, Message, PublicKey, Topics, WireError};
+use fedtt_wire::{DeviceName, FleetName, Message, PublicKey, Topic, Topics, WireError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 
@@ -319,7 +319,7 @@ pub async fn work(
     let seed = now() ^ u64::from(std::process::id());
     let (participant, effects) = Participant::new(identity, settings.policy.clone(), seed, found);
     let mut participant = participant.paced(pace);
-    let (link, inbox) = connect(&settings, &participant, &trust, retry).await?;
+    let (link, inbox) = connect(&settings, participant.farewell(), &trust, retry).await?;
     for filter in participant.filters() {
         link.subscribe(filter).await?;
     }
@@ -352,11 +352,10 @@ pub(crate) fn now() -> u64 {
 
 async fn connect(
     settings: &Settings,
-    participant: &Participant,
+    (topic, farewell): (Topic, Presence),
     trust: &Trust,
     retry: Retry,
 ) -> Result<(Link, Inbox), DaemonError> {
-    let (topic, farewell) = participant.farewell();
     let will = trust.will(&topic, farewell)?;
     let config = LinkConfig {
         tls: settings.tls.clone(),

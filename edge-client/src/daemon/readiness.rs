@@ -20,7 +20,7 @@ use super::control::Control;
 use super::service::{Alive, Service};
 use super::telling::{Tell, telling};
 use super::trust::{Opened, Trust};
-use super::{DaemonError, Data, MAX_PACKET, Settings, StateDir, StoreError, Told, stopped};
+use super::{DaemonError, Data, Settings, StateDir, StoreError, Told, connect, stopped};
 use crate::data::{DataError, Dataset, ReadOptions};
 use crate::fetch::Shelf;
 use crate::identity::Identity;
@@ -162,13 +162,8 @@ impl Desk {
         tell(Told::Unready { reason: problem.clone() });
         let presence = Presence { problem: Some(problem.clone()), ..introduction(settings) };
         let farewell = Presence { online: false, ..presence.clone() };
-        let config = LinkConfig {
-            tls: settings.tls.clone(),
-            will: Some(trust.will(&topic, farewell)?),
-            max_packet: MAX_PACKET,
-            ..LinkConfig::new(settings.broker.clone(), settings.client_id(settings.name.as_str()))
-        };
-        let (link, inbox) = Link::connect(config).await?;
+        let retry = LinkConfig::new(settings.broker.clone(), "").retry;
+        let (link, inbox) = connect(settings, (topic.clone(), farewell), &trust, retry).await?;
         link.subscribe(Topics::new(&settings.fleet).name(&Topic::Down(settings.name.clone()))).await?;
         // Without the folder, the socket in it may be another process's.
         let control = state.as_ref().and_then(|_| Control::start(settings, &own, &link).ok());
