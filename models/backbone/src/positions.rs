@@ -17,9 +17,11 @@ impl Backbone {
     pub fn longest(&self) -> Option<usize> {
         let view = View::new(&self.graph, &self.facts);
         let (_, width) = token_table(&view, self.input(Role::Ids)?)?;
+        // Before or after the projection of tokens to the stream's width, where there is one.
+        let widths = [Some(width), self.anatomy.sites.first().map(|site| site.width_out)];
         let tokens: Vec<&str> = [Role::Ids, Role::Types].into_iter().filter_map(|role| self.input(role)).collect();
         let reach = |node: &Node| {
-            let rows = table(&view, node, width)?;
+            let rows = table(&view, node, &widths)?;
             match node.op.as_str() {
                 "Gather" if !is_any_of(&view, node.input(1)?, &tokens) => looked_up(&view, node.input(1)?, rows),
                 // Cut to the length of the text.
@@ -31,9 +33,12 @@ impl Backbone {
     }
 }
 
-/// Rows of the table of this width that a node takes rows of, if it does.
-fn table(view: &View<'_>, node: &Node, width: usize) -> Option<usize> {
-    let table = node.input(0).filter(|table| view.is_constant(table) && view.width(table) == Some(width))?;
+/// Rows of the table of one of these widths that a node takes rows of, if it does.
+fn table(view: &View<'_>, node: &Node, widths: &[Option<usize>]) -> Option<usize> {
+    let table = node.input(0).filter(|table| view.is_constant(table))?;
+    if view.width(table).is_none() || !widths.contains(&view.width(table)) {
+        return None;
+    }
     let [.., rows, _] = view.facts.shape(table)? else { return None };
     usize::try_from(rows.as_known()?).ok().filter(|&rows| rows >= FEWEST)
 }
