@@ -46,7 +46,7 @@ fn table(view: &View<'_>, node: &Node, widths: &[Option<usize>]) -> Option<usize
 /// How many tokens an index into `rows` rows can be made for.
 fn looked_up(view: &View<'_>, index: &str, rows: usize) -> Option<usize> {
     let (mut seen, mut pending) = (HashSet::new(), vec![index]);
-    let (mut offset, mut counted, mut buffer) = (0, false, None);
+    let (mut offset, mut counted, mut buffer) = (0i64, false, None);
     while let Some(value) = pending.pop() {
         if let Some(weight) = view.graph.weights.get(value) {
             let entries = weight.shape.last().copied().filter(|&entries| entries >= FEWEST);
@@ -55,14 +55,14 @@ fn looked_up(view: &View<'_>, index: &str, rows: usize) -> Option<usize> {
         }
         // A size, whatever it is the size of, tells nothing.
         let Some(node) = view.producer(value).filter(|node| !node.is("Shape") && seen.insert(value)) else { continue };
-        offset += added(view, node);
+        offset = offset.saturating_add(added(view, node));
         counted |= node.is("CumSum");
         pending.extend(node.reads());
     }
     match buffer {
         Some(entries) => Some(rows.min(entries)),
         // From 1 on where tokens are counted, from 0 where places are.
-        None => usize::try_from(rows as i64 - offset - i64::from(counted)).ok(),
+        None => usize::try_from((rows as i64).saturating_sub(offset).saturating_sub(i64::from(counted))).ok(),
     }
 }
 
@@ -86,7 +86,7 @@ fn added(view: &View<'_>, node: &Node) -> i64 {
     };
     match node.op.as_str() {
         "Add" => number(0).xor(number(1)).unwrap_or(0),
-        "Sub" => -number(1).unwrap_or(0),
+        "Sub" => number(1).unwrap_or(0).saturating_neg(),
         _ => 0,
     }
 }
