@@ -6,7 +6,7 @@ use fedtt_backbone::export::to_model;
 use fedtt_backbone::ir::{Builder, DType, Graph, Port, PortDim};
 use fedtt_backbone::shape::Facts;
 use fedtt_backbone::vjp::differentiate;
-use fedtt_runtime::{Engine, EngineChoice, EngineConfig, SessionOptions, Tensor, select};
+use fedtt_runtime::{Engine, SessionOptions, Tensor};
 use ndarray::ArrayD;
 
 /// What the graph says of its inputs' dimensions, from most to least.
@@ -38,17 +38,6 @@ pub(crate) struct Case {
     pub(crate) least: Knowledge,
     /// Builds the function of the inputs `x0`, `x1`, ... and returns its result.
     pub(crate) build: fn(&mut Builder) -> String,
-}
-
-/// tract, and ONNX Runtime where it is found.
-pub(crate) fn engines() -> Vec<Box<dyn Engine>> {
-    let of = |choice| select(&EngineConfig { choice, threads: 1, ..EngineConfig::default() });
-    let mut engines = vec![of(EngineChoice::Tract).unwrap()];
-    match of(EngineChoice::Ort) {
-        Ok(ort) => engines.push(ort),
-        Err(e) => eprintln!("not run on ONNX Runtime: {e}"),
-    }
-    engines
 }
 
 fn port(name: &str, shape: &[usize], knowledge: Knowledge) -> Port {

@@ -7,7 +7,7 @@ use fedtt_backbone::vjp::differentiate;
 use fedtt_runtime::{Engine, SessionOptions, Tensor};
 use ndarray::arr2;
 
-use crate::check::engines;
+use crate::engines::engines;
 
 fn port(name: &str) -> Port {
     Port { name: name.into(), dtype: DType::F32, shape: Some(vec![PortDim::Known(2), PortDim::Known(3)]) }

@@ -3,6 +3,8 @@
 
 mod cases;
 mod check;
+#[path = "../engines/mod.rs"]
+mod engines;
 mod fusion;
 mod half;
 mod refusals;
@@ -10,7 +12,8 @@ mod refusals;
 use std::collections::BTreeSet;
 
 use cases::all_cases;
-use check::{Knowledge, check, engines, forward};
+use check::{Knowledge, check, forward};
+use engines::engines;
 use fedtt_backbone::vjp::differentiable;
 
 /// Cases whose forward operator an engine lacks.

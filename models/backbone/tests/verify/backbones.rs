@@ -1,23 +1,11 @@
-//! Backbones of one block, and the engines of this machine.
+//! Backbones of one block.
 
 use fedtt_backbone::backbone::Backbone;
 use fedtt_backbone::ir::{Builder, DType, Graph, Port, PortDim, Weight};
 use fedtt_backbone::shape::Facts;
-use fedtt_runtime::{Engine, EngineChoice, EngineConfig, select};
 
 pub(crate) const WIDTH: usize = 16;
 const VOCABULARY: usize = 24;
-
-/// tract, and ONNX Runtime where it is found.
-pub(crate) fn engines() -> Vec<Box<dyn Engine>> {
-    let of = |choice| select(&EngineConfig { choice, threads: 1, ..EngineConfig::default() });
-    let mut engines = vec![of(EngineChoice::Tract).unwrap()];
-    match of(EngineChoice::Ort) {
-        Ok(ort) => engines.push(ort),
-        Err(e) => eprintln!("not run on ONNX Runtime: {e}"),
-    }
-    engines
-}
 
 /// Numbers of about unit variance that follow no simple pattern.
 fn numbers(count: usize, seed: u32) -> Vec<f32> {

@@ -5,7 +5,8 @@ use fedtt_backbone::ir::{Builder, DType, Weight};
 use fedtt_backbone::verify::{Against, Report, VerifyError, verify};
 use fedtt_runtime::{Engine, SessionOptions};
 
-use crate::backbones::{WIDTH, backbone, engines, plain};
+use crate::backbones::{WIDTH, backbone, plain};
+use crate::engines::engines;
 
 const OPTIONS: SessionOptions = SessionOptions { threads: 1, low_memory: true };
 

@@ -8,7 +8,8 @@ use fedtt_runtime::{Engine, SessionOptions, Tensor};
 use fedtt_tt::form::{Activation, AdapterForm, HeadForm, LinearForm};
 use ndarray::{Array1, Array2, ArrayD, IxDyn};
 
-use crate::backbones::{WIDTH, backbone, engines, plain};
+use crate::backbones::{WIDTH, backbone, plain};
+use crate::engines::engines;
 
 const OPTIONS: SessionOptions = SessionOptions { threads: 1, low_memory: true };
 

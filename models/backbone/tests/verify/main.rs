@@ -3,4 +3,6 @@
 
 mod backbones;
 mod differences;
+#[path = "../engines/mod.rs"]
+mod engines;
 mod half;
