@@ -57,6 +57,19 @@ fn unfinished<'a>(path: &'a Path, bytes: &[u8]) -> io::Result<(NamedTempFile, &'
     Ok((file, folder))
 }
 
+/// A disk that does not take so much takes no update either.
+const PROBE: usize = 64 << 10;
+
+/// Whether a folder takes what a round may leave there: a file without a name that is gone again.
+///
+/// # Errors
+/// When the system refuses.
+pub(crate) fn probe(folder: &Path) -> io::Result<()> {
+    let mut file = tempfile::tempfile_in(folder)?;
+    file.write_all(&[0xff; PROBE])?;
+    file.sync_all()
+}
+
 /// Makes what was created, renamed or removed in a folder outlive a loss of power.
 ///
 /// # Errors

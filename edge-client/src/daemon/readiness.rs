@@ -4,8 +4,6 @@
 //! no fault of its settings: they are mended, or pass, while it runs. Until then the device is there, says what is wrong, and
 //! looks again.
 
-use std::io::Write as _;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,15 +21,13 @@ use super::trust::{Opened, Trust};
 use super::{DaemonError, Data, Settings, StateDir, StoreError, Told, connect, stopped};
 use crate::data::{DataError, Dataset, ReadOptions};
 use crate::fetch::Shelf;
+use crate::files::probe;
 use crate::identity::Identity;
 use crate::round::{Notice, What};
 use crate::source::{Available, FieldSplit, SourceError, field_reports};
 
 /// How often it is looked whether things were mended.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(30);
-
-/// A disk that does not take so much takes no update either.
-const PROBE: usize = 64 << 10;
 
 /// Why a device cannot take part as things are.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +60,11 @@ pub(super) async fn look(settings: &Settings) -> Result<Ready, Unready> {
 }
 
 fn look_now(settings: &Settings) -> Result<Ready, Unready> {
-    write_and_remove(&settings.state)?;
+    // Whoever opens the state first makes it.
+    if settings.state.exists() {
+        let refused = |source| StoreError::Io { verb: "write to", path: settings.state.clone(), source };
+        probe(&settings.state).map_err(refused)?;
+    }
     let found = settings.bundles.iter().map(|folder| Available::find(Some(folder)));
     let found = found.collect::<Result<Vec<_>, _>>()?;
     let sources: Vec<Available> = found.into_iter().chain(settings.sources.iter().cloned()).collect();
@@ -86,17 +86,6 @@ fn introduction(settings: &Settings) -> Presence {
         fetches: settings.policy.fetch,
         ..Presence::default()
     }
-}
-
-/// Whether the state folder takes what a round may leave there.
-fn write_and_remove(state: &Path) -> Result<(), StoreError> {
-    let refused = |source| StoreError::Io { verb: "write to", path: state.to_path_buf(), source };
-    // Whoever opens it first makes it.
-    if !state.exists() {
-        return Ok(());
-    }
-    let mut file = tempfile::tempfile_in(state).map_err(refused)?;
-    file.write_all(&[0xff; PROBE]).and_then(|()| file.sync_all()).map_err(refused)
 }
 
 /// Says `problem` to people and to the host until it is gone, and returns what the device then works with; none if it is to stop.

@@ -1,12 +1,13 @@
 //! The state folder and the disk it is on.
 
 use std::fs;
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 
 use super::{Check, size};
 use crate::daemon::{StateDir, StoreError};
+use crate::files::probe;
 
 /// With less than this no round's update may fit.
 const LEAST: u64 = 16 << 20;
@@ -24,11 +25,7 @@ fn folder(state: &Path) -> Check {
     if let Err(error) = fs::DirBuilder::new().recursive(true).mode(0o700).create(state) {
         return Check::fail("state", format!("cannot create {name}: {error}"), owner);
     }
-    let tried = tempfile::NamedTempFile::new_in(state).and_then(|mut file| {
-        file.write_all(b"doctor")?;
-        file.as_file().sync_all()
-    });
-    if let Err(error) = tried {
+    if let Err(error) = probe(state) {
         return Check::fail("state", format!("cannot write in {name}: {error}"), owner);
     }
     let mode = fs::metadata(state).map_or(0, |metadata| metadata.permissions().mode() & 0o777);
