@@ -12,7 +12,7 @@ use fedtt_tt::AdapterSet;
 use ndarray::{ArrayD, Axis, IxDyn, concatenate};
 
 use crate::batch::Batch;
-use crate::streams::{StreamCache, feeds};
+use crate::streams::{StreamCache, feeds, named};
 
 /// Gradients of the training graph's inputs, by input name.
 pub type Gradients = HashMap<String, ArrayD<f32>>;
@@ -170,25 +170,27 @@ impl AdaptedModel {
     /// When the engine fails.
     pub fn forward(&mut self, set: &AdapterSet, batch: &Batch) -> Result<Outcome, ModelError> {
         let factors = factors(set);
-        let parts = batch.split(self.thrift);
-        let outcomes = parts.iter().map(|part| self.forward_part(&factors, part)).collect::<Result<Vec<_>, _>>()?;
+        let mut outcomes = Vec::new();
+        for turn in batch.split(self.thrift) {
+            outcomes.extend(self.forward_parts(&factors, &turn)?);
+        }
         let results: Vec<_> = outcomes.iter().map(|outcome| outcome.result.view()).collect();
         let result = concatenate(Axis(0), &results).map_err(|_| ModelError::Output(self.result.to_string()))?;
         Ok(Outcome { loss: outcomes.iter().map(|outcome| outcome.loss).sum(), result })
     }
 
-    fn forward_part(&mut self, factors: &[(String, Tensor)], part: &Batch) -> Result<Outcome, ModelError> {
-        let mut inputs = self.inputs(part)?;
-        let session = match &mut self.sessions {
-            Sessions::Shared(session) => {
-                inputs.push((TRAIN.to_string(), Tensor::Bool(ArrayD::from_elem(IxDyn(&[]), false))));
-                session
-            }
-            Sessions::Split { forward, .. } | Sessions::Forward(forward) => forward,
+    fn forward_parts(&mut self, factors: &[(String, Tensor)], parts: &[Batch]) -> Result<Vec<Outcome>, ModelError> {
+        let inputs = self.inputs(parts)?;
+        let (session, train) = match &mut self.sessions {
+            Sessions::Shared(session) => (session, Some(false)),
+            Sessions::Split { forward, .. } | Sessions::Forward(forward) => (forward, None),
         };
         let wanted = [LOSS.to_string(), self.result.to_string()];
-        let mut outputs = run(session.as_mut(), factors, &inputs, &wanted)?.into_iter();
-        Ok(Outcome { loss: outputs.next().map_or(0.0, |loss| loss.sum()), result: outputs.next().unwrap_or_default() })
+        let outcome = |outputs: Vec<ArrayD<f32>>| {
+            let mut outputs = outputs.into_iter();
+            Outcome { loss: outputs.next().map_or(0.0, |loss| loss.sum()), result: outputs.next().unwrap_or_default() }
+        };
+        Ok(run(session.as_mut(), factors, train, &inputs, &wanted)?.into_iter().map(outcome).collect())
     }
 
     /// Forward and backward: the loss, with `shift` `[outputs]` added to the logits if there is one, and the gradient of every
@@ -211,42 +213,50 @@ impl AdaptedModel {
             }
         }
         let (mut loss, mut gradients) = (0.0, Gradients::new());
-        for part in batch.split(self.thrift) {
-            let (of_part, by_input) = self.step_part(&factors, &part)?;
-            loss += of_part;
-            add(&mut gradients, by_input);
+        for turn in batch.split(self.thrift) {
+            for (of_part, by_input) in self.step_parts(&factors, &turn)? {
+                loss += of_part;
+                add(&mut gradients, by_input);
+            }
         }
         Ok((loss, gradients))
     }
 
-    fn step_part(&mut self, factors: &[(String, Tensor)], part: &Batch) -> Result<(f32, Gradients), ModelError> {
-        let mut inputs = self.inputs(part)?;
-        let session = match &mut self.sessions {
-            Sessions::Shared(session) => {
-                inputs.push((TRAIN.to_string(), Tensor::Bool(ArrayD::from_elem(IxDyn(&[]), true))));
-                session
-            }
-            Sessions::Split { step, .. } => step,
+    fn step_parts(
+        &mut self,
+        factors: &[(String, Tensor)],
+        parts: &[Batch],
+    ) -> Result<Vec<(f32, Gradients)>, ModelError> {
+        let inputs = self.inputs(parts)?;
+        let (session, train) = match &mut self.sessions {
+            Sessions::Shared(session) => (session, Some(true)),
+            Sessions::Split { step, .. } => (step, None),
             Sessions::Forward(_) => {
                 return Err(ModelError::Output("gradients: the model was loaded to predict".into()));
             }
         };
         let wanted: Vec<String> =
             std::iter::once(LOSS.to_string()).chain(self.trained.iter().map(|f| gradient_of(f))).collect();
-        let mut outputs = run(session.as_mut(), factors, &inputs, &wanted)?.into_iter();
-        let loss = outputs.next().map_or(0.0, |loss| loss.sum());
-        Ok((loss, self.trained.iter().cloned().zip(outputs).collect()))
+        let by_input = |outputs: Vec<ArrayD<f32>>| {
+            let mut outputs = outputs.into_iter();
+            let loss = outputs.next().map_or(0.0, |loss| loss.sum());
+            (loss, self.trained.iter().cloned().zip(outputs).collect())
+        };
+        Ok(run(session.as_mut(), factors, train, &inputs, &wanted)?.into_iter().map(by_input).collect())
     }
 
-    /// What a batch feeds.
-    fn inputs(&mut self, batch: &Batch) -> Result<Vec<(String, Tensor)>, ModelError> {
-        let mut inputs = feeds(&self.backbone, batch, &self.feeds);
-        if let Some(streams) = &mut self.streams {
-            inputs.push((STREAM.into(), Tensor::F32(streams.of(batch)?)));
-        }
-        inputs.push(("labels".into(), batch.labels.clone()));
-        inputs.push(("weights".into(), batch.weights.clone()));
-        Ok(inputs)
+    /// What each part feeds.
+    fn inputs(&mut self, parts: &[Batch]) -> Result<Vec<Vec<(String, Tensor)>>, ModelError> {
+        let of_part = |part: &Batch| {
+            let mut inputs = feeds(&self.backbone, part, &self.feeds);
+            if let Some(streams) = &mut self.streams {
+                inputs.push((STREAM.into(), Tensor::F32(streams.of(part)?)));
+            }
+            inputs.push(("labels".into(), part.labels.clone()));
+            inputs.push(("weights".into(), part.weights.clone()));
+            Ok(inputs)
+        };
+        parts.iter().map(of_part).collect()
     }
 }
 
@@ -265,21 +275,25 @@ pub(crate) fn add(sum: &mut Gradients, gradients: Gradients) {
     }
 }
 
+/// Runs a session on each part's inputs, in a mode if it has two; the outputs of each.
 fn run(
     session: &mut dyn Session,
     factors: &[(String, Tensor)],
-    inputs: &[(String, Tensor)],
+    train: Option<bool>,
+    parts: &[Vec<(String, Tensor)>],
     outputs: &[String],
-) -> Result<Vec<ArrayD<f32>>, ModelError> {
-    let inputs = inputs.iter().chain(factors).map(|(name, tensor)| (name.as_str(), tensor)).collect::<Vec<_>>();
+) -> Result<Vec<Vec<ArrayD<f32>>>, ModelError> {
+    let mode = train.map(|on| (TRAIN.to_string(), Tensor::Bool(ArrayD::from_elem(IxDyn(&[]), on))));
+    let common = [named(factors), named(mode.as_slice())].concat();
+    let parts: Vec<_> = parts.iter().map(|part| named(part)).collect();
     let names: Vec<&str> = outputs.iter().map(String::as_str).collect();
-    let tensors = session.run(&inputs, &names)?;
-    if tensors.len() != outputs.len() {
-        return Err(ModelError::Output(outputs.join(", ")));
-    }
     let float = |(tensor, name): (Tensor, &String)| match tensor {
         Tensor::F32(array) => Ok(array),
         _ => Err(ModelError::Output(name.clone())),
     };
-    tensors.into_iter().zip(outputs).map(float).collect()
+    let floats = |tensors: Vec<Tensor>| match tensors.len() == outputs.len() {
+        true => tensors.into_iter().zip(outputs).map(float).collect(),
+        false => Err(ModelError::Output(outputs.join(", "))),
+    };
+    session.run_parts(&common, &parts, &names)?.into_iter().map(floats).collect()
 }

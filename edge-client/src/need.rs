@@ -2,7 +2,8 @@
 //!
 //! Weights and values of a step are counted in the training graph ([`Footprint`]). How much more an engine takes than that
 //! was measured: resident memory at its highest against what was counted, over batches of 8 to 32 rows of 32 to 128 tokens
-//! in parts of at most 512 tokens, of the embedded encoder and of MiniLM-L6 with 8-bit and 32-bit weights, on one thread.
+//! in parts of at most 512 tokens at once, of the embedded encoder and of MiniLM-L6 with 8-bit and 32-bit weights, on one thread
+//! and, of tract, on several.
 //! `tests/memory.rs` repeats it.
 
 use fedtt_backbone::training::Footprint;
@@ -56,10 +57,12 @@ impl Need {
         let set = header.fresh(source, &objective)?;
         let graph = training_graph(&source.backbone, &set, &objective, None, thrift).map_err(ModelError::from)?;
         let length = plan.model.max_length;
-        Ok(Need::of(graph.footprint(thrift.rows(plan.local.batch, length), length), holder))
+        let parts = thrift.parts(plan.local.batch, length);
+        Ok(Need::of(graph.footprint(parts.rows, length), parts.abreast, holder))
     }
 
-    fn of(counted: Footprint, holder: Holder) -> Self {
+    /// Of so many steps of `counted` at the same time.
+    fn of(counted: Footprint, abreast: usize, holder: Holder) -> Self {
         let weights = counted.weights as f64;
         let floats = counted.floats as f64;
         let bytes = |sum: f64| sum as u64;
@@ -67,7 +70,11 @@ impl Need {
             Holder::Tract => {
                 let fixed = TRACT + TRACT_NODE * counted.nodes as f64;
                 let held = fixed + TRACT_STORED * weights + TRACT_FLOATS * floats;
-                Need { loading: bytes(held), training: bytes(held + TRACT_STEP * counted.step as f64), counted }
+                let steps = match abreast {
+                    1 => TRACT_STEP * counted.step as f64,
+                    _ => TRACT_ABREAST * (abreast as u64 * counted.step) as f64,
+                };
+                Need { loading: bytes(held), training: bytes(held + steps), counted }
             }
             Holder::Ort => Need {
                 loading: bytes(ORT + weights),
@@ -87,7 +94,9 @@ const TRACT_NODE: f64 = 0.021 * MIB;
 const TRACT_STORED: f64 = 1.2;
 /// In plans.
 const TRACT_FLOATS: f64 = 1.65;
+/// Values of a step, and of several at the same time, whose threads have no use for what others freed.
 const TRACT_STEP: f64 = 2.9;
+const TRACT_ABREAST: f64 = 4.2;
 
 /// ONNX Runtime's library and environment.
 const ORT: f64 = 47.0 * MIB;

@@ -56,20 +56,21 @@ impl StreamCache {
             let order = evaluation_order(&set.lengths(), shape.rows).into_iter();
             order.map(|examples| set.batch(&examples, shape, 0.0))
         });
-        for part in batches.flat_map(|batch| batch.split(engine.thrift())) {
-            let inputs = feeds(backbone, &part, &backbone.feeds);
-            let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, t)| (name.as_str(), t)).collect();
-            let streams = session.run(&inputs, &[STREAM])?;
-            let streams = streams.first().and_then(Tensor::as_f32);
-            let streams = streams.ok_or_else(|| ModelError::Output(STREAM.to_string()))?;
-            for (row, stream) in streams.axis_iter(Axis(0)).enumerate().take(part.examples.len()) {
-                let (key, length) = row_key(&part, row);
-                if let Entry::Vacant(place) = places.entry(key) {
-                    let values = stream.iter().take(length * hidden);
-                    let bytes: Vec<u8> = values.flat_map(|v| v.to_le_bytes()).collect();
-                    out.write_all(&bytes).map_err(failed)?;
-                    place.insert(end);
-                    end += bytes.len() as u64;
+        for turn in batches.flat_map(|batch| batch.split(engine.thrift()).collect::<Vec<_>>()) {
+            let inputs: Vec<_> = turn.iter().map(|part| feeds(backbone, part, &backbone.feeds)).collect();
+            let parts: Vec<_> = inputs.iter().map(|inputs| named(inputs)).collect();
+            for (part, streams) in turn.iter().zip(session.run_parts(&[], &parts, &[STREAM])?) {
+                let streams = streams.first().and_then(Tensor::as_f32);
+                let streams = streams.ok_or_else(|| ModelError::Output(STREAM.to_string()))?;
+                for (row, stream) in streams.axis_iter(Axis(0)).enumerate().take(part.examples.len()) {
+                    let (key, length) = row_key(part, row);
+                    if let Entry::Vacant(place) = places.entry(key) {
+                        let values = stream.iter().take(length * hidden);
+                        let bytes: Vec<u8> = values.flat_map(|v| v.to_le_bytes()).collect();
+                        out.write_all(&bytes).map_err(failed)?;
+                        place.insert(end);
+                        end += bytes.len() as u64;
+                    }
                 }
             }
         }
@@ -103,6 +104,11 @@ impl StreamCache {
         }
         Ok(())
     }
+}
+
+/// Inputs as engines take them.
+pub(crate) fn named(inputs: &[(String, Tensor)]) -> Vec<(&str, &Tensor)> {
+    inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect()
 }
 
 /// The backbone's inputs for a batch.

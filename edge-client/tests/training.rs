@@ -63,7 +63,6 @@ impl Bench {
         Bench { source, header, data, shape }
     }
 
-    /// The untrained adapters, and the model whose steps save memory so.
     /// A run's plan for the same model.
     fn plan(&self) -> Plan {
         let labels = self.header.labels.as_ref().unwrap().names().to_vec();
@@ -73,11 +72,17 @@ impl Bench {
         }
     }
 
+    /// The untrained adapters, and the model whose steps save memory so.
     fn model(&self, thrift: Thrift) -> (AdapterSet, AdaptedModel) {
+        self.model_on(1, thrift)
+    }
+
+    /// The same on so many threads.
+    fn model_on(&self, threads: usize, thrift: Thrift) -> (AdapterSet, AdaptedModel) {
         let objective = self.header.objective(&self.source).unwrap();
         let set = self.header.fresh(&self.source, &objective).unwrap();
-        let engine = TractEngine::new(1).with_thrift(thrift);
-        let options = SessionOptions { threads: 1, ..SessionOptions::default() };
+        let engine = TractEngine::new(threads).with_thrift(thrift);
+        let options = SessionOptions { threads, ..SessionOptions::default() };
         let model = AdaptedModel::load(&self.source.backbone, &set, &objective, &engine, &options, Use::Train).unwrap();
         (set, model)
     }
@@ -154,7 +159,12 @@ fn parts_of_a_batch_make_its_step_and_its_results() {
     assert!(
         a.result.rows().into_iter().zip(b.result.rows()).take(5).all(|(a, b)| (&a - &b).iter().all(|d| d.abs() < 1e-5))
     );
-    let [a, b] = [whole, parts].map(|mut model| model.step(&set, &batch, None).unwrap());
+    let thrift = Thrift { micro_batch: 64, ..Thrift::default() };
+    let mut abreast = bench.model_on(2, thrift).1;
+    let at_once = abreast.forward(&set, &batch).unwrap();
+    assert_eq!((at_once.loss, at_once.result), (b.loss, b.result), "the same parts, two at the same time");
+    let [a, b, c] = [whole, parts, abreast].map(|mut model| model.step(&set, &batch, None).unwrap());
+    assert_eq!(b.1, c.1);
     alike(a, b);
 }
 

@@ -1,4 +1,4 @@
-//! Parts of a batch that are computed one after the other.
+//! Parts of a batch, and which of them are computed at the same time.
 
 use std::ops::Range;
 
@@ -8,12 +8,18 @@ use ndarray::{ArrayD, Axis, Slice};
 use super::Batch;
 
 impl Batch {
-    /// The batch in micro-batches, padding counted. Those of fillers alone are left out.
-    pub fn split(&self, thrift: Thrift) -> Vec<Batch> {
+    /// The parts of the batch, padding counted, those together that are computed at the same time. Those of fillers alone are left
+    /// out.
+    pub fn split(&self, thrift: Thrift) -> impl Iterator<Item = Vec<Batch>> {
         let (rows, length) = (self.ids.shape()[0], self.ids.shape()[1]);
-        let size = thrift.rows(rows, length);
-        let starts = (0..self.examples.len().max(1)).step_by(size);
-        starts.map(|start| self.part(start..(start + size).min(rows))).collect()
+        let parts = thrift.parts(rows, length);
+        let filled = self.examples.len().max(1);
+        let part = move |start: usize| self.part(start..(start + parts.rows).min(rows));
+        let turns = (0..filled).step_by(parts.rows * parts.abreast);
+        turns.map(move |turn| {
+            let end = (turn + parts.rows * parts.abreast).min(filled);
+            (turn..end).step_by(parts.rows).map(part).collect()
+        })
     }
 
     fn part(&self, range: Range<usize>) -> Batch {
@@ -43,7 +49,8 @@ mod tests {
         let rows = (0..3).map(|i| Tokens { ids: vec![1, 10 + i, 2], types: vec![0; 3] }).collect();
         let set = EncodedSet { rows, targets: Targets::Classes(vec![0, 1, 2]) };
         let batch = set.batch(&[2, 0, 1], BatchShape { rows: 6, max_length: 8, pad_id: 0 }, 0.25);
-        let split = |micro_batch| batch.split(Thrift { micro_batch, ..Thrift::default() });
+        let split =
+            |micro_batch| batch.split(Thrift { micro_batch, ..Thrift::default() }).flatten().collect::<Vec<_>>();
         let parts = split(16);
         assert_eq!(parts.iter().map(|part| part.examples.as_slice()).collect::<Vec<_>>(), [&[2, 0][..], &[1]]);
         assert!(parts.iter().all(|part| part.ids.shape() == [2, 8]), "of one shape");
@@ -57,5 +64,10 @@ mod tests {
             assert_eq!(part.labels, batch.labels.rows(range));
         }
         assert_eq!(split(usize::MAX).len(), 1);
+        let abreast = batch.split(Thrift { micro_batch: usize::MAX, abreast: 3, ..Thrift::default() });
+        assert_eq!(
+            abreast.map(|turn| turn.into_iter().map(|part| part.examples).collect()).collect::<Vec<Vec<_>>>(),
+            [[[2, 0].as_slice(), &[1]]]
+        );
     }
 }

@@ -69,7 +69,7 @@ fn look_now(settings: &Settings) -> Result<Ready, Unready> {
     let found = found.collect::<Result<Vec<_>, _>>()?;
     let sources: Vec<Available> = found.into_iter().chain(settings.sources.iter().cloned()).collect();
     let presence = Presence {
-        engine: expected(&settings.engine)?,
+        engine: expected(&settings.engine)?.name,
         bundles: sources.iter().map(|source| source.hash.clone()).chain(Shelf::of(&settings.state).whole()).collect(),
         examples: settings.data.count()?,
         ..introduction(settings)

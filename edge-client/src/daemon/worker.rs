@@ -117,13 +117,15 @@ impl Training {
 
     /// Memory that a plan's work takes.
     fn foresee(&self, plan: &RunPlan) -> Result<u64, LocalError> {
-        let holder = match &self.engine {
-            Some(engine) => Holder::of(engine.as_ref()),
-            None if expected(&self.config)?.starts_with("ort") => Holder::Ort,
-            None => Holder::Tract,
+        let (holder, thrift) = match &self.engine {
+            Some(engine) => (Holder::of(engine.as_ref()), engine.thrift()),
+            None => {
+                let engine = expected(&self.config)?;
+                (if engine.built_in { Holder::Tract } else { Holder::Ort }, engine.thrift)
+            }
         };
         let source = self.source(&plan.plan.model.bundle)?.open()?;
-        Ok(Need::of_plan(&plan.plan, &source, holder, self.config.thrift())?.bytes())
+        Ok(Need::of_plan(&plan.plan, &source, holder, thrift)?.bytes())
     }
 
     fn load(&mut self, plan: &Arc<RunPlan>) -> Result<&mut Loaded, LocalError> {

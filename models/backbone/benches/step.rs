@@ -19,7 +19,7 @@ use fedtt_backbone::backbone::{Backbone, Role};
 use fedtt_backbone::bundle::{self, Bundle, Draft, Origin, Precision, Settings};
 use fedtt_backbone::prepare::prepare;
 use fedtt_backbone::training::{LOSS, Pooling, TRAIN, Task, TrainingGraph, TrainingSpec, gradient_of};
-use fedtt_runtime::{EngineChoice, EngineConfig, Model, SessionOptions, Tensor, Thrift, select};
+use fedtt_runtime::{EngineChoice, EngineConfig, Model, Parts, SessionOptions, Tensor, Thrift, select};
 use fedtt_tt::config::AdapterConfig;
 use fedtt_tt::model::{AdapterSet, HeadSize};
 use ndarray::{ArrayD, IxDyn};
@@ -67,7 +67,8 @@ fn main() {
     for choice in engines {
         let micro_batch = args.options.get("micro-batch").map(|tokens| tokens.parse().unwrap());
         let recompute = args.options.contains_key("recompute");
-        match select(&EngineConfig { choice, micro_batch, recompute, ..EngineConfig::default() }) {
+        let threads = args.number("threads", 1);
+        match select(&EngineConfig { choice, threads, micro_batch, recompute, ..EngineConfig::default() }) {
             Ok(engine) => measure(&args, &model, &backbone, engine.as_ref()),
             Err(error) => println!("{choice}: not measured: {error}"),
         }
@@ -91,7 +92,7 @@ fn into_bundle(model: &std::path::Path, folder: &std::path::Path) -> Bundle {
 fn measure(args: &Args, model: &std::path::Path, backbone: &Backbone, engine: &dyn fedtt_runtime::Engine) {
     let (batch, length) = (args.number("batch", 16), args.number("length", 64));
     let thrift = engine.thrift();
-    let rows = thrift.rows(batch, length);
+    let Parts { rows, abreast } = thrift.parts(batch, length);
     let parts = batch.div_ceil(rows);
     let repeats = args.number("repeats", 7);
     let start = memory("VmRSS");
@@ -126,12 +127,15 @@ fn measure(args: &Args, model: &std::path::Path, backbone: &Backbone, engine: &d
         let switch = train.map(|on| Tensor::Bool(ArrayD::from_elem(IxDyn(&[]), on)));
         let mut inputs: Vec<(&str, &Tensor)> = feeds.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
         inputs.extend(switch.as_ref().map(|switch| (TRAIN, switch)));
-        session.run(&inputs, outputs).unwrap();
+        session.run_parts(&inputs, &[Vec::new()], outputs).unwrap();
         let load = loading.elapsed().as_secs_f64();
         let mut times: Vec<f64> = (0..repeats)
             .map(|_| {
                 let begin = Instant::now();
-                (0..parts).for_each(|_| drop(session.run(&inputs, outputs).unwrap()));
+                for first in (0..parts).step_by(abreast) {
+                    let turn = vec![Vec::new(); abreast.min(parts - first)];
+                    session.run_parts(&inputs, &turn, outputs).unwrap();
+                }
                 begin.elapsed().as_secs_f64()
             })
             .collect();
@@ -173,7 +177,7 @@ fn measure(args: &Args, model: &std::path::Path, backbone: &Backbone, engine: &d
         return;
     }
     println!(
-        "{} on {}: {batch} x {length} in {parts} parts, {} threads, peak {peak:.0} MB over start",
+        "{} on {}: {batch} x {length} in {parts} parts, {abreast} at a time, {} threads, peak {peak:.0} MB over start",
         model.display(),
         engine.name(),
         options.threads

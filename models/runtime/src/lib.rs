@@ -11,7 +11,7 @@ pub mod select;
 pub mod tensor;
 pub mod tract_engine;
 
-pub use engine::{CPU_MICRO_BATCH, Engine, EngineError, Model, Session, SessionOptions, Thrift};
+pub use engine::{CPU_MICRO_BATCH, Engine, EngineError, Model, Parts, Session, SessionOptions, Thrift};
 pub use ort_engine::OrtEngine;
 /// Encoding and decoding of [`proto`] messages (`prost::Message`).
 pub use prost;

@@ -46,7 +46,7 @@ pub struct EngineConfig {
     pub library: Option<PathBuf>,
     /// Where ONNX Runtime runs a model.
     pub provider: Provider,
-    /// Threads inside one operator, for sessions that do not say themselves; 0 lets the engine choose.
+    /// Threads of sessions that do not say themselves; 0 lets the engine choose.
     pub threads: usize,
     /// Most tokens computed at once; 0 for whole batches. Without a setting [`CPU_MICRO_BATCH`] on a CPU, whole batches on a GPU.
     pub micro_batch: Option<usize>,
@@ -55,6 +55,10 @@ pub struct EngineConfig {
 }
 
 impl EngineConfig {
+    fn tract(&self) -> TractEngine {
+        TractEngine::new(self.threads).with_thrift(self.thrift())
+    }
+
     fn check(&self) -> Result<(), SelectError> {
         match self.threads {
             0..=MOST_THREADS => Ok(()),
@@ -62,15 +66,16 @@ impl EngineConfig {
         }
     }
 
-    /// What training steps do to save memory.
-    pub fn thrift(&self) -> Thrift {
+    /// What training steps do to save memory, on an engine whose operators share its threads well.
+    fn thrift(&self) -> Thrift {
         let micro_batch = match (self.micro_batch, self.provider) {
             (Some(0), _) => usize::MAX,
             (Some(tokens), _) => tokens,
             (None, Provider::Cpu) => CPU_MICRO_BATCH,
             (None, Provider::Cuda | Provider::TensorRt) => usize::MAX,
         };
-        Thrift { micro_batch, recompute: self.recompute, fuse: self.provider == Provider::Cpu }
+        let fuse = self.provider == Provider::Cpu;
+        Thrift { micro_batch, recompute: self.recompute, fuse, ..Thrift::default() }
     }
 }
 
@@ -110,7 +115,7 @@ pub enum SelectError {
 pub fn select(config: &EngineConfig) -> Result<Box<dyn Engine>, SelectError> {
     config.check()?;
     let on_gpu = config.provider != Provider::Cpu;
-    let tract = || Box::new(TractEngine::new(config.threads).with_thrift(config.thrift())) as Box<dyn Engine>;
+    let tract = || Box::new(config.tract()) as Box<dyn Engine>;
     if config.choice == EngineChoice::Tract {
         return if on_gpu { Err(SelectError::TractOnGpu { provider: config.provider }) } else { Ok(tract()) };
     }
@@ -129,23 +134,39 @@ pub fn select(config: &EngineConfig) -> Result<Box<dyn Engine>, SelectError> {
     }
 }
 
-/// The name of the engine that [`select()`] would return, told from files alone: no library is loaded.
+/// What is known of an engine before it is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expected {
+    /// Its name.
+    pub name: String,
+    /// Whether it is the one built in.
+    pub built_in: bool,
+    /// What its steps do to save memory and time.
+    pub thrift: Thrift,
+}
+
+impl Expected {
+    fn tract(config: &EngineConfig) -> Self {
+        let engine = config.tract();
+        Expected { name: engine.name(), built_in: true, thrift: engine.thrift() }
+    }
+}
+
+/// The engine that [`select()`] would return, told from files alone: no library is loaded.
 ///
 /// # Errors
 /// When ONNX Runtime is asked for, by name or through a provider, and no library is found; when the one named is not there;
 /// when the threads are too many.
-pub fn expected(config: &EngineConfig) -> Result<String, SelectError> {
+pub fn expected(config: &EngineConfig) -> Result<Expected, SelectError> {
     config.check()?;
     let on_gpu = config.provider != Provider::Cpu;
     if config.choice == EngineChoice::Tract {
         let refuse = SelectError::TractOnGpu { provider: config.provider };
-        return if on_gpu { Err(refuse) } else { Ok(TractEngine::new(config.threads).name()) };
+        return if on_gpu { Err(refuse) } else { Ok(Expected::tract(config)) };
     }
     match OrtEngine::expected(config.library.as_deref(), config.provider) {
-        Ok(name) => Ok(name),
-        Err(LibraryError::NotFound) if config.choice == EngineChoice::Auto && !on_gpu => {
-            Ok(TractEngine::new(config.threads).name())
-        }
+        Ok(name) => Ok(Expected { name, built_in: false, thrift: config.thrift() }),
+        Err(LibraryError::NotFound) if config.choice == EngineChoice::Auto && !on_gpu => Ok(Expected::tract(config)),
         Err(error) => Err(error.into()),
     }
 }
@@ -238,18 +259,22 @@ mod tests {
         assert_eq!(config(None, Provider::Cpu).thrift(), Thrift::default());
         assert_eq!(
             config(None, Provider::Cuda).thrift(),
-            Thrift { micro_batch: usize::MAX, recompute: false, fuse: false }
+            Thrift { micro_batch: usize::MAX, abreast: 1, recompute: false, fuse: false }
         );
         assert_eq!(config(Some(64), Provider::Cuda).thrift().micro_batch, 64);
-        let whole = EngineConfig { choice: EngineChoice::Tract, recompute: true, ..config(Some(0), Provider::Cpu) };
-        assert_eq!(select(&whole).unwrap().thrift(), Thrift { micro_batch: usize::MAX, recompute: true, fuse: true });
+        let whole = EngineConfig { recompute: true, ..config(Some(0), Provider::Cpu) };
+        let whole = EngineConfig { choice: EngineChoice::Tract, threads: 3, ..whole };
+        let thrift = Thrift { micro_batch: usize::MAX, abreast: 3, recompute: true, fuse: true };
+        assert_eq!(select(&whole).unwrap().thrift(), thrift);
     }
 
     #[test]
     fn what_is_expected_is_what_is_selected() {
         let tract = EngineConfig { choice: EngineChoice::Tract, ..EngineConfig::default() };
         for config in [tract, EngineConfig::default()] {
-            assert_eq!(expected(&config).unwrap(), select(&config).unwrap().name());
+            let (expected, engine) = (expected(&config).unwrap(), select(&config).unwrap());
+            assert_eq!((expected.name, expected.thrift), (engine.name(), engine.thrift()));
+            assert_eq!(expected.built_in, engine.library().is_none());
         }
     }
 

@@ -37,14 +37,19 @@ impl TractEngine {
         TractEngine { threads, thrift: Thrift::default() }
     }
 
+    /// The threads of a session that asks for so many, 0 standing for the engine's.
+    fn threads(&self, asked: usize) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        [asked, self.threads].into_iter().find(|&threads| threads > 0).unwrap_or_else(cores)
+    }
+
     /// The same, whose steps save memory so.
     pub fn with_thrift(self, thrift: Thrift) -> Self {
         TractEngine { thrift, ..self }
     }
 
     fn executor(&self, options: &SessionOptions) -> Executor {
-        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-        match [options.threads, self.threads].into_iter().find(|&n| n > 0).unwrap_or_else(cores) {
+        match self.threads(options.threads) {
             1 => Executor::SingleThread,
             threads => Executor::multithread_with_name(threads, "tract"),
         }
@@ -64,8 +69,9 @@ impl Engine for TractEngine {
         }
     }
 
+    /// Half of a step is not spread over threads by tract, so that parts of a batch are.
     fn thrift(&self) -> Thrift {
-        self.thrift
+        Thrift { abreast: self.threads(0), ..self.thrift }
     }
 
     fn conditionals(&self) -> bool {

@@ -5,14 +5,15 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use tract_linalg::mmm::EagerPackedInput;
+use tract_linalg::multithread::{Executor, multithread_tract_scope};
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::internal::Blob;
 use tract_onnx::tract_core::ops::konst::Const;
 use tract_onnx::tract_core::ops::matmul::optimized::{MatMulOperand, OptMatMul, ProtoFusedSpec};
-use tract_onnx::tract_core::runtime::State;
+use tract_onnx::tract_core::runtime::{RunOptions, Runnable, State};
 
 /// What a plan is good for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,18 +24,41 @@ pub(super) struct Key {
     pub(super) outputs: Vec<String>,
 }
 
-/// A prepared graph and the buffers it runs in.
+/// A prepared graph.
 pub(super) struct Plan {
-    pub(super) state: Box<dyn State>,
+    graph: Arc<TypedRunnableModel>,
+    /// What it runs in, of runs that are over.
+    idle: Mutex<Vec<Box<dyn State>>>,
     /// Which of the session's inputs go in, in order.
     pub(super) inputs: Vec<usize>,
+}
+
+impl Plan {
+    pub(super) fn new(graph: TypedModel, inputs: Vec<usize>) -> TractResult<Self> {
+        let graph = TypedSimplePlan::new_with_options(graph, &RunOptions::default())?;
+        Ok(Plan { graph, idle: Mutex::default(), inputs })
+    }
+
+    /// Runs it with `executor`; several may at the same time.
+    pub(super) fn run(&self, executor: &Executor, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let idle = self.idle.lock().ok().and_then(|mut idle| idle.pop());
+        let mut state = match idle {
+            Some(state) => state,
+            None => Runnable::spawn(&self.graph)?,
+        };
+        let outputs = multithread_tract_scope(executor.clone(), || state.run(inputs))?;
+        if let Ok(mut idle) = self.idle.lock() {
+            idle.push(state);
+        }
+        Ok(outputs)
+    }
 }
 
 /// The plans used last, up to a bound.
 pub(super) struct Plans {
     bound: usize,
     /// Most recently used last.
-    plans: Vec<(Key, Plan)>,
+    plans: Vec<(Key, Arc<Plan>)>,
 }
 
 impl Plans {
@@ -43,19 +67,19 @@ impl Plans {
     }
 
     /// The plan for `key`, prepared by `prepare` if it is not among the last ones used.
-    pub(super) fn get(&mut self, key: Key, prepare: impl FnOnce() -> TractResult<Plan>) -> TractResult<&mut Plan> {
+    pub(super) fn get(&mut self, key: Key, prepare: impl FnOnce() -> TractResult<Plan>) -> TractResult<Arc<Plan>> {
         let entry = match self.plans.iter().position(|(k, _)| *k == key) {
             Some(at) => self.plans.remove(at),
             None => {
                 if self.plans.len() >= self.bound {
                     self.plans.remove(0);
                 }
-                (key, prepare()?)
+                (key, Arc::new(prepare()?))
             }
         };
+        let plan = Arc::clone(&entry.1);
         self.plans.push(entry);
-        let last = self.plans.len() - 1;
-        Ok(&mut self.plans[last].1)
+        Ok(plan)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Running a model on tract.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use prost::Message;
 use tract_linalg::multithread::Executor;
@@ -8,7 +9,6 @@ use tract_onnx::model::{Onnx, ParseResult};
 use tract_onnx::pb;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::internal::{TractErrorContext, bail, ensure};
-use tract_onnx::tract_core::runtime::{RunOptions, Runnable};
 use tract_onnx::tract_hir::infer::{Factoid, InferenceModelExt};
 
 use super::convert::{datum_type, from_tract, into_tract};
@@ -55,7 +55,8 @@ impl TractSession {
         Ok(TractSession { engine, graph, inputs, outputs, executor, plans, weights: Weights::default() })
     }
 
-    fn try_run(&mut self, inputs: &[(&str, &crate::Tensor)], outputs: &[&str]) -> TractResult<Vec<crate::Tensor>> {
+    /// The plan for inputs of these shapes, and the inputs as it takes them.
+    fn plan(&mut self, inputs: &[(&str, &crate::Tensor)], outputs: &[&str]) -> TractResult<(Arc<Plan>, TVec<TValue>)> {
         let mut given: Vec<(usize, &crate::Tensor)> = Vec::with_capacity(inputs.len());
         for (name, tensor) in inputs {
             let at = self.inputs.iter().position(|(known, _)| known == name);
@@ -67,18 +68,58 @@ impl TractSession {
             inputs: given.iter().map(|(at, tensor)| (*at, tensor.shape().to_vec())).collect(),
             outputs: outputs.iter().map(|name| name.to_string()).collect(),
         };
-        let Self { graph, inputs: known, outputs: known_outputs, executor, plans, weights, .. } = self;
-        let plan = plans.get(key, || prepare(graph, known, known_outputs, &given, outputs, executor, weights))?;
+        let Self { graph, inputs: known, outputs: known_outputs, plans, weights, .. } = self;
+        let plan = plans.get(key, || prepare(graph, known, known_outputs, &given, outputs, weights))?;
         let tensors: HashMap<usize, &crate::Tensor> = given.into_iter().collect();
-        let values = plan.inputs.iter().map(|at| into_tract(tensors[at])).collect::<TractResult<TVec<TValue>>>()?;
-        plan.state.run(values)?.iter().map(from_tract).collect()
+        let values = plan.inputs.iter().map(|at| into_tract(tensors[at])).collect::<TractResult<_>>()?;
+        Ok((plan, values))
+    }
+
+    fn try_run(&mut self, inputs: &[(&str, &crate::Tensor)], outputs: &[&str]) -> TractResult<Vec<crate::Tensor>> {
+        let (plan, values) = self.plan(inputs, outputs)?;
+        plan.run(&self.executor, values)?.iter().map(from_tract).collect()
+    }
+
+    /// Runs each part on a thread of its own, if there are several.
+    fn try_abreast(&mut self, parts: &[Inputs<'_>], outputs: &[&str]) -> TractResult<Vec<Vec<crate::Tensor>>> {
+        let pool = match &self.executor {
+            Executor::MultiThread(pool) if parts.len() > 1 => Arc::clone(pool),
+            _ => return parts.iter().map(|part| self.try_run(part, outputs)).collect(),
+        };
+        let fed = parts.iter().map(|part| self.plan(part, outputs)).collect::<TractResult<Vec<_>>>()?;
+        let mut results: Vec<TractResult<Vec<crate::Tensor>>> = fed.iter().map(|_| Ok(Vec::new())).collect();
+        pool.scope(|scope| {
+            for ((plan, values), result) in fed.into_iter().zip(&mut results) {
+                scope.spawn(move |_| {
+                    let outputs = plan.run(&Executor::SingleThread, values);
+                    *result = outputs.and_then(|outputs| outputs.iter().map(from_tract).collect());
+                });
+            }
+        });
+        results.into_iter().collect()
+    }
+
+    fn failed(&self, message: String) -> EngineError {
+        EngineError::Run { engine: self.engine.clone(), message }
     }
 }
 
+/// The named inputs of a run.
+type Inputs<'a> = Vec<(&'a str, &'a crate::Tensor)>;
+
 impl Session for TractSession {
     fn run(&mut self, inputs: &[(&str, &crate::Tensor)], outputs: &[&str]) -> Result<Vec<crate::Tensor>, EngineError> {
-        guard(|| self.try_run(inputs, outputs))
-            .map_err(|message| EngineError::Run { engine: self.engine.clone(), message })
+        guard(|| self.try_run(inputs, outputs)).map_err(|message| self.failed(message))
+    }
+
+    fn run_parts(
+        &mut self,
+        common: &[(&str, &crate::Tensor)],
+        parts: &[Vec<(&str, &crate::Tensor)>],
+        outputs: &[&str],
+    ) -> Result<Vec<Vec<crate::Tensor>>, EngineError> {
+        let parts: Vec<_> = parts.iter().map(|part| [common, part].concat()).collect();
+        guard(|| self.try_abreast(&parts, outputs)).map_err(|message| self.failed(message))
     }
 }
 
@@ -102,7 +143,6 @@ fn prepare(
     known_outputs: &HashMap<String, OutletId>,
     given: &[(usize, &crate::Tensor)],
     outputs: &[&str],
-    executor: &Executor,
     weights: &mut Weights,
 ) -> TractResult<Plan> {
     let mut model = graph.clone();
@@ -141,9 +181,7 @@ fn prepare(
     model.select_output_outlets(&wanted)?;
     let mut model = model.into_compact()?.into_optimized()?;
     weights.share(&mut model);
-    let options = RunOptions { executor: Some(executor.clone()), ..RunOptions::default() };
-    let runnable = TypedSimplePlan::new_with_options(model, &options)?;
-    Ok(Plan { state: Runnable::spawn(&runnable)?, inputs: used.iter().map(|(at, _)| *at).collect() })
+    Plan::new(model, used.iter().map(|(at, _)| *at).collect())
 }
 
 /// Whether an input declared as one fact, open where it names dimensions, takes the other, which is all numbers.

@@ -1,7 +1,7 @@
 //! What a session takes and refuses.
 
 use super::{product, same};
-use crate::common::{Attr, Graph, engines, f32s, i64s, numbers};
+use crate::common::{Attr, Graph, UnderTest, engines, f32s, i64s, numbers};
 use fedtt_runtime::proto::tensor_proto::DataType::Float;
 use fedtt_runtime::{Engine, Model, Tensor, TractEngine};
 
@@ -32,6 +32,38 @@ fn one_session_takes_many_shapes_and_any_of_its_outputs() {
                 same(&found[0], &f32s(&[b, s, 5], &y), under_test.tolerance).unwrap();
             }
         }
+    }
+}
+
+#[test]
+fn parts_give_what_each_gives_alone_in_their_order() {
+    let graph = Graph::new(17)
+        .input("x", Float, &["n", "8"])
+        .input("scale", Float, &[])
+        .f32("w", &[8, 5], &numbers(8 * 5, 2))
+        .node("MatMul", &["x", "w"], &["y"], &[])
+        .node("Mul", &["y", "scale"], &["z"], &[])
+        .output("z");
+    let scale = f32s(&[], &[2.0]);
+    // The last one smaller, as of a batch that does not divide.
+    let given = [4usize, 4, 4, 4, 1].into_iter().enumerate();
+    let given: Vec<Tensor> = given.map(|(i, n)| f32s(&[n, 8], &numbers(n * 8, i as u32))).collect();
+    let parts: Vec<Vec<(&str, &Tensor)>> = given.iter().map(|x| vec![("x", x)]).collect();
+    let abreast = UnderTest { engine: Box::new(TractEngine::new(3)), tolerance: 2e-6 };
+    for under_test in engines().into_iter().chain([abreast]) {
+        let mut session = under_test.engine.load(&graph.model(), &Default::default()).unwrap();
+        for _ in 0..2 {
+            let found = session.run_parts(&[("scale", &scale)], &parts, &["z"]).unwrap();
+            assert_eq!(found.len(), parts.len());
+            for (x, found) in given.iter().zip(found) {
+                let alone = session.run(&[("scale", &scale), ("x", x)], &["z"]).unwrap();
+                same(&found[0], &alone[0], under_test.tolerance).unwrap();
+            }
+        }
+        let wide = f32s(&[4, 9], &[0.0; 36]);
+        let error = session.run_parts(&[("scale", &scale)], &[parts[0].clone(), vec![("x", &wide)]], &["z"]);
+        assert!(error.unwrap_err().to_string().contains('9'), "{}", under_test.engine.name());
+        assert!(session.run_parts(&[("scale", &scale)], &[], &["z"]).unwrap().is_empty());
     }
 }
 
