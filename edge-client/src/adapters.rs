@@ -16,7 +16,7 @@ use std::time::SystemTime;
 
 use fedtt_wire::RunId;
 
-use crate::files::sync_folder;
+use crate::files::{make_folder, sync_folder};
 
 const CURRENT: &str = "current.safetensors";
 const PREVIOUS: &str = "previous.safetensors";
@@ -57,7 +57,7 @@ impl Adapters {
     /// # Errors
     /// When the run's folder cannot be made.
     pub fn candidate(&self, run: &RunId) -> io::Result<PathBuf> {
-        fs::create_dir_all(self.folder.join(run.as_str()))?;
+        make_folder(&self.folder.join(run.as_str()), 0o777)?;
         Ok(self.place(run, CANDIDATE))
     }
 

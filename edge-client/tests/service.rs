@@ -8,6 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use fedtt_link::broker::{BrokerConfig, EmbeddedBroker};
+use fedtt_link::{Link, LinkConfig, Publication};
+use fedtt_wire::{FleetName, Message, RunId, SigningKey, Topic, Topics, message};
 
 /// A process starts beside other tests.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -106,6 +108,38 @@ async fn a_device_is_up_once_it_is_announced_and_idles_in_little_memory() {
     })
     .await
     .unwrap();
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_takes_nothing_does_not_end_the_service() {
+    let broker = EmbeddedBroker::start(BrokerConfig::default()).await.unwrap();
+    let address = format!("mqtt://{}", broker.address());
+    let up = move || {
+        let device = start(&address, |_, _| {});
+        device.says_until("READY=1");
+        device
+    };
+    let device = tokio::task::spawn_blocking(up).await.unwrap();
+    // What it is to write down next it cannot.
+    std::fs::create_dir(device.folder.path().join("state/ledger.ft")).unwrap();
+    let (link, _inbox) = Link::connect(LinkConfig::new(broker.url(), "host")).await.unwrap();
+    let (topics, key) = (Topics::new(&FleetName::new("fedtt").unwrap()), SigningKey::from_seed(&[1; 32]).unwrap());
+    let run = RunId::new("r1").unwrap();
+    let host: Message = message::Host { key: key.public(), version: "0".into() }.into();
+    for (topic, message) in [(Topic::Host, host), (Topic::Plan(run.clone()), message::End { run, began: 1 }.into())] {
+        let topic = topics.name(&topic);
+        let payload = key.seal(&topic, message.encode(0).unwrap()).into();
+        link.publish(Publication { topic, payload, retain: true }).await.unwrap();
+    }
+    let ends = move || {
+        let said = device.says_until("STATUS=takes part in nothing for now: ");
+        assert!(!said.iter().any(|line| line == "STOPPING=1"), "systemd would end it: {said:?}");
+        device.says_until("WATCHDOG=1");
+        device.end();
+    };
+    tokio::task::spawn_blocking(ends).await.unwrap();
+    link.shutdown().await;
     broker.shutdown().await.unwrap();
 }
 

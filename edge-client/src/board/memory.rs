@@ -17,8 +17,22 @@ pub struct Memory {
     pub limited: bool,
 }
 
-/// `MemTotal` and `MemAvailable` of `/proc/meminfo`, within the limits of the control groups this process is in.
-pub(super) fn read(root: &Path) -> Option<Memory> {
+/// The process that reads.
+pub(super) const OWN: &str = "self";
+
+/// What the control groups of `process`, a number or [`OWN`], leave of the machine's memory.
+pub(super) fn read(root: &Path, process: &str) -> Option<Memory> {
+    within(root, groups(root, process))
+}
+
+/// What is left of the machine's memory to a group that may have `limit` bytes and has none yet.
+pub(super) fn of_fresh(root: &Path, limit: impl Fn(u64) -> Option<u64>) -> Option<Memory> {
+    let limit = limit(within(root, Vec::new())?.total);
+    within(root, limit.map(|limit| (limit, 0)).into_iter().collect())
+}
+
+/// `MemTotal` and `MemAvailable` of `/proc/meminfo`, within limits of which so much is used.
+fn within(root: &Path, groups: Vec<(u64, u64)>) -> Option<Memory> {
     let meminfo = files::text(&root.join("proc/meminfo"))?;
     let field = |name: &str| {
         let line = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
@@ -29,7 +43,7 @@ pub(super) fn read(root: &Path) -> Option<Memory> {
     let free = || Some(field("MemFree")? + field("Buffers").unwrap_or(0) + field("Cached").unwrap_or(0));
     let available = field("MemAvailable").or_else(free)?.min(total);
     let mut memory = Memory { total, available, limited: false };
-    for (limit, used) in groups(root) {
+    for (limit, used) in groups {
         // "No limit" of version 1 is a number larger than any memory.
         if limit < total {
             memory.limited |= limit.saturating_sub(used) < memory.available;
@@ -40,17 +54,18 @@ pub(super) fn read(root: &Path) -> Option<Memory> {
     Some(memory)
 }
 
-/// Limit and use of the control groups this process is in, up to the root: version 2 or 1.
-fn groups(root: &Path) -> Vec<(u64, u64)> {
-    let Some(own) = files::text(&root.join("proc/self/cgroup")) else { return Vec::new() };
+/// Limits and use of the control groups a process is in, up to the root: version 2 or 1. What is to be held back (`memory.high`) is a
+/// limit as well: beyond it work all but stands still.
+fn groups(root: &Path, process: &str) -> Vec<(u64, u64)> {
+    let Some(its) = files::text(&root.join("proc").join(process).join("cgroup")) else { return Vec::new() };
     let mut found = Vec::new();
-    for line in own.lines() {
+    for line in its.lines() {
         let mut parts = line.splitn(3, ':');
         let (Some(_), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next()) else { continue };
-        let (base, limit, used, cache) = match controllers {
-            "" => ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+        let (base, limits, used, cache): (_, &[&str], _, _) = match controllers {
+            "" => ("sys/fs/cgroup", &["memory.max", "memory.high"], "memory.current", "inactive_file"),
             c if c.split(',').any(|c| c == "memory") => {
-                ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+                ("sys/fs/cgroup/memory", &["memory.limit_in_bytes"], "memory.usage_in_bytes", "total_inactive_file")
             }
             _ => continue,
         };
@@ -58,7 +73,7 @@ fn groups(root: &Path) -> Vec<(u64, u64)> {
         let mut group = base.join(path.trim_start_matches('/'));
         loop {
             let of = |name: &str| files::text(&group.join(name))?.parse::<u64>().ok();
-            if let (Some(limit), Some(used)) = (of(limit), of(used)) {
+            if let (Some(limit), Some(used)) = (limits.iter().filter_map(|limit| of(limit)).min(), of(used)) {
                 found.push((limit, used.saturating_sub(reclaimable(&group, cache))));
             }
             if group == base || !group.pop() {

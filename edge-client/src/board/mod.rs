@@ -16,6 +16,7 @@ mod supply;
 #[cfg(test)]
 pub(crate) mod tests;
 mod thermal;
+mod unit;
 
 use std::path::{Path, PathBuf};
 
@@ -30,6 +31,8 @@ pub use power_mode::PowerMode;
 pub use rails::{Rail, Rails};
 pub use supply::Supply;
 pub use thermal::Zone;
+
+use unit::Unit;
 
 /// A board, by the folder its system's files are in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +75,7 @@ impl Board {
     pub fn read(&self) -> Readings {
         Readings {
             model: self.model(),
-            memory: memory::read(&self.root),
+            memory: memory::read(&self.root, memory::OWN),
             zones: thermal::read(&self.root),
             mode: power_mode::read(&self.root),
             watts: self.rails().watts(),
@@ -84,7 +87,7 @@ impl Board {
     /// What [`Limits`] are about: all but names and power, and load where it is limited.
     pub(crate) fn read_limited(&self, limits: &Limits) -> Readings {
         Readings {
-            memory: memory::read(&self.root),
+            memory: memory::read(&self.root, memory::OWN),
             zones: thermal::read(&self.root),
             mode: power_mode::read(&self.root),
             supply: supply::read(&self.root),
@@ -100,7 +103,19 @@ impl Board {
 
     /// Bytes that programs can still have.
     pub fn available(&self) -> Option<u64> {
-        memory::read(&self.root).map(|memory| memory.available)
+        memory::read(&self.root, memory::OWN).map(|memory| memory.available)
+    }
+
+    /// The memory that another process can have, by its number: its control groups are not those of this one.
+    pub(crate) fn memory_of(&self, process: u32) -> Option<Memory> {
+        memory::read(&self.root, &process.to_string())
+    }
+
+    /// The memory that a service of systemd can have once it is started, if there is one of this name that keeps its state in the folder
+    /// `state`.
+    pub(crate) fn memory_of_service(&self, name: &str, state: &Path) -> Option<Memory> {
+        let unit = Unit::read(&self.root, name)?;
+        unit.keeps_state_in(state).then(|| memory::of_fresh(&self.root, |total| unit.memory(total)))?
     }
 
     fn model(&self) -> Option<String> {

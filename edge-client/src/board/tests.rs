@@ -164,6 +164,15 @@ fn control_groups_bound_memory() {
     fake.set("sys/fs/cgroup/system.slice/memory.max", "max\n");
     let memory = fake.board().read().memory.unwrap();
     assert_eq!((memory.total, memory.available, memory.limited), (1 << 30, 512 << 20, true));
+    // Beyond what is held back work all but stands still.
+    fake.set(&format!("{group}/memory.high"), "939524096\n");
+    let memory = fake.board().read().memory.unwrap();
+    assert_eq!((memory.total, memory.available, memory.limited), (896 << 20, 384 << 20, true));
+    // As another process sees it.
+    fake.set("proc/self/cgroup", "0::/user.slice\n");
+    fake.set("proc/77/cgroup", "0::/system.slice/fedtt-edge.service\n");
+    assert!(!fake.board().read().memory.unwrap().limited);
+    assert_eq!(fake.board().memory_of(77), Some(memory));
     // Version 1, with a number that stands for no limit on the way up.
     let fake = Fake::orin_nx();
     fake.set("proc/self/cgroup", "4:cpu,cpuacct:/x\n3:memory:/docker/abc\n");
@@ -173,6 +182,27 @@ fn control_groups_bound_memory() {
     fake.set("sys/fs/cgroup/memory/memory.usage_in_bytes", "1");
     let memory = fake.board().read().memory.unwrap();
     assert_eq!((memory.total, memory.available), (512 << 20, 384 << 20));
+}
+
+#[test]
+fn a_service_that_does_not_run_yet_has_the_bounds_of_its_unit() {
+    let state = std::path::Path::new("/var/lib/fedtt");
+    let fake = Fake::orin_nx();
+    let memory =
+        |fake: &Fake| fake.board().memory_of_service("fedtt-edge.service", state).map(|m| (m.total, m.available));
+    assert_eq!(memory(&fake), None);
+    fake.set("usr/lib/systemd/system/fedtt-edge.service", include_str!("../../../cross/systemd/fedtt-edge.service"));
+    assert_eq!(memory(&fake), Some((16_000_000 << 10, 8_000_000 << 10)), "nothing bounds it");
+    let limits = include_str!("../../../cross/systemd/fedtt-edge.service.d/50-limits.conf");
+    fake.set("usr/lib/systemd/system/fedtt-edge.service.d/50-limits.conf", limits);
+    assert_eq!(memory(&fake), Some((11_200_000 << 10, 8_000_000 << 10)), "held back from 70 % on");
+    fake.set("etc/systemd/system/fedtt-edge.service.d/override.conf", "[Service]\nMemoryHigh=\nMemoryMax=1G\n");
+    assert_eq!(memory(&fake), Some((1 << 30, 1 << 30)));
+    fake.set("etc/systemd/system/fedtt-edge.service.d/50-limits.conf", "[Unit]\nMemoryMax=1M\n");
+    fake.set("etc/systemd/system/fedtt-edge.service.d/override.conf", "[Service]\nMemoryMax=infinity\n");
+    assert_eq!(memory(&fake), Some((16_000_000 << 10, 8_000_000 << 10)), "the owner's file in place of the package's");
+    let other = fake.board().memory_of_service("fedtt-edge.service", std::path::Path::new("/home/x/state"));
+    assert_eq!(other, None, "another device");
 }
 
 #[test]

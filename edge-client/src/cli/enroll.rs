@@ -19,6 +19,7 @@ const EXAMPLES: &str = "\
 Examples:
   fedtt-edge enroll --seed seed.toml                  made by `fedtt device enroll`
   fedtt-edge enroll --broker mqtts://enroll:PASSWORD@broker.site:8884 --token ID.SECRET --ca ca.pem --name pump-house-3
+  sudo fedtt-edge enroll --config /etc/fedtt/edge.toml --seed seed.toml --again    on a board with the package
 Without a connection, by carrying two files:
   fedtt-edge enroll --csr pump-house-3.csr --name pump-house-3
   fedtt-edge enroll --certificate pump-house-3.pem --ca pump-house-3.ca.pem --broker mqtts://broker.site:8883 --host-key HEX

@@ -83,7 +83,6 @@ impl RunArgs {
 /// Runs the daemon until a signal ends it.
 pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     let config = EdgeConfig::read(args.config.as_deref(), &args.overrides())?;
-    let seed = daemon::seed_file(&config, args.config.as_deref())?;
     let json = args.output.json;
     let tell = move |told: Told| tell(&told, json);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -93,13 +92,11 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
         .context("cannot start the runtime")?;
     runtime.block_on(async {
         let mut signals = Box::pin(signals()?);
-        if let Some(seed) = &seed {
-            tokio::select! {
-                enrolled = daemon::enroll_first(&config, seed, tell) => drop(enrolled?),
-                () = &mut signals => return Ok(()),
-            }
-        }
-        let settings = Settings { workshop: Some(daemon::this_program()?), ..config.settings()? };
+        let settings = tokio::select! {
+            begun = daemon::begin(&config, args.config.as_deref(), tell) => begun?,
+            () = &mut signals => return Ok(()),
+        };
+        let settings = Settings { workshop: Some(daemon::this_program()?), ..settings };
         let (name, broker, fleet) = (&settings.name, settings.broker.to_string(), &settings.fleet);
         let fields = json!({ "event": "started", "name": name, "broker": broker, "fleet": fleet });
         print(json, fields, &format!("{name} of fleet {fleet}, broker {broker}"));
@@ -164,6 +161,10 @@ fn tell(told: &Told, json: bool) {
             let text = format!("takes part in nothing for now: {reason}; looking again every 30 s");
             print(json, json!({ "event": "unready", "reason": reason }), &text);
         }
+        Told::Ready { examples, bundles } => {
+            let text = format!("takes part; examples: {examples}, bundles: {bundles}");
+            print(json, json!({ "event": "ready", "examples": examples, "bundles": bundles }), &text);
+        }
         Told::Priority(reason) => print(json, json!({ "event": "priority", "reason": reason }), reason),
         Told::NoControl(reason) => {
             let text = format!("`fedtt-edge doctor` cannot ask this device: {reason}");
@@ -194,7 +195,7 @@ fn priority(event: &Value) -> Priority {
             Priority::Warning
         }
         "not_enrolled" | "not_renewed" | "unready" | "refused" | "held" | "paused" => Priority::Warning,
-        "started" | "connected" | "host_found" | "enrolled" | "renewed" | "over" => Priority::Notice,
+        "started" | "connected" | "ready" | "host_found" | "enrolled" | "renewed" | "over" => Priority::Notice,
         _ => Priority::Info,
     }
 }

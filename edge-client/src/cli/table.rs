@@ -4,11 +4,15 @@ use fedtt_edge::data::Labels;
 use fedtt_edge::evaluate::{Evaluation, Metrics};
 use fedtt_edge::metrics::Classification;
 
+/// Characters of a column that lines up.
+const WIDEST: usize = 1000;
+
 /// Rows of cells, the first column to the left and the others to the right.
 pub(super) fn columns(rows: &[Vec<String>]) -> String {
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |c: usize| rows.iter().filter_map(|r| r.get(c)).map(|cell| cell.chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..count).map(width).collect();
+    // No format takes a wider one; what is longer stands out.
+    let widths: Vec<usize> = (0..count).map(|c| width(c).min(WIDEST)).collect();
     let line = |row: &Vec<String>| {
         let cell = |(c, cell): (usize, &String)| match c {
             0 => format!("{cell:<width$}", width = widths[c]),
@@ -79,5 +83,14 @@ mod tests {
     fn columns_line_up() {
         let rows = [vec!["a".to_string(), "10".into()], vec!["long".into(), "5".into()]];
         assert_eq!(super::columns(&rows), "a     10\nlong   5\n");
+    }
+
+    #[test]
+    fn cells_of_any_length_are_shown_whole() {
+        let long = "x".repeat(100_000);
+        let shown = super::columns(&[vec!["a".into(), long.clone()], vec!["b".into(), "y".into()]]);
+        let mut lines = shown.lines();
+        assert_eq!(lines.next(), Some(format!("a  {long}").as_str()));
+        assert!(lines.next().is_some_and(|line| line.starts_with("b  ") && line.ends_with('y') && line.len() < 1100));
     }
 }

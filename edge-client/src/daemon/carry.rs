@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use fedtt_link::{Link, LinkError, Publication};
+use fedtt_wire::message::Presence;
 use fedtt_wire::{Message, Topic};
 use tokio::sync::watch;
 
@@ -21,7 +22,8 @@ use crate::round::Effect;
 /// What a participant acts with.
 pub(super) struct Hands {
     pub(super) link: Link,
-    pub(super) store: StateDir,
+    /// None of a device that is to be mended and has no state to write to.
+    pub(super) store: Option<StateDir>,
     pub(super) trust: Trust,
     pub(super) renewing: Option<Renewing>,
     pub(super) control: Option<Control>,
@@ -31,6 +33,17 @@ pub(super) struct Hands {
     pub(super) tell: Tell,
     pub(super) service: Arc<Service>,
     pub(super) life: Life,
+    pub(super) standing: Standing,
+}
+
+/// How the device stands.
+pub(super) struct Standing {
+    /// What it says of itself when it cannot take part.
+    pub(super) introduction: Presence,
+    /// Why it cannot now, if so.
+    pub(super) problem: Option<String>,
+    /// Whether it could not from the beginning: then it trains nothing, and what cannot be written is done without.
+    pub(super) mending: bool,
 }
 
 impl Hands {
@@ -76,8 +89,10 @@ impl Hands {
         &self,
         write: impl FnOnce(&StateDir) -> Result<(), StoreError> + Send + 'static,
     ) -> Result<(), DaemonError> {
-        let store = self.store.clone();
+        let Some(store) = self.store.clone() else { return Ok(()) };
         match tokio::task::spawn_blocking(move || write(&store)).await {
+            // At worst it is said and done once more by the device that is mended.
+            Ok(Err(StoreError::Io { .. })) if self.standing.mending => Ok(()),
             Ok(written) => Ok(written?),
             Err(error) => Err(StoreError::Interrupted(error.to_string()).into()),
         }

@@ -51,6 +51,9 @@ pub(crate) struct Standing {
     pub(crate) peer: Option<Vec<u8>>,
     /// What the host said to its hello, and when that came, in Unix milliseconds.
     pub(crate) greeting: Option<(Greeting, u64)>,
+    /// Its process, as the system tells who asks.
+    #[serde(skip)]
+    pub(crate) process: Option<u32>,
 }
 
 /// Answers until dropped.
@@ -98,9 +101,9 @@ impl Control {
         self.standing.send_modify(|standing| (standing.connected, standing.reason) = (false, Some(reason.into())));
     }
 
-    /// The device takes part in nothing for now.
-    pub(super) fn unready(&self, problem: &str) {
-        self.standing.send_modify(|standing| standing.problem = Some(problem.into()));
+    /// Why the device takes part in nothing for now, if so.
+    pub(super) fn problem(&self, problem: Option<&str>) {
+        self.standing.send_modify(|standing| standing.problem = problem.map(str::to_string));
     }
 
     /// The host has answered a hello.
@@ -173,9 +176,12 @@ pub(crate) fn hello(identity: &Identity, up: &str, nonce: u64) -> Result<Publica
 pub(crate) async fn ask(state: &Path) -> io::Result<Standing> {
     let asked = async {
         let stream = UnixStream::connect(state.join(SOCKET)).await?;
+        // None where it lives in another namespace.
+        let process = stream.peer_cred()?.pid().and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0);
         let mut answer = Vec::new();
         stream.take(LONGEST).read_to_end(&mut answer).await?;
-        serde_json::from_slice(&answer).map_err(io::Error::other)
+        let standing = serde_json::from_slice(&answer).map_err(io::Error::other)?;
+        Ok(Standing { process, ..standing })
     };
     timeout(ASK, asked).await?
 }

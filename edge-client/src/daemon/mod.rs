@@ -15,6 +15,8 @@ mod readiness;
 mod renewing;
 mod room;
 mod service;
+mod serving;
+mod stamps;
 mod store;
 mod telling;
 #[cfg(test)]
@@ -29,11 +31,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fedtt_identity::authority::CLIENT_ID;
-use fedtt_link::{BrokerUrl, Delivery, Inbox, Link, LinkConfig, LinkError, Retry, TlsFiles};
+use fedtt_link::{BrokerUrl, Inbox, Link, LinkConfig, LinkError, Retry, TlsFiles};
 use fedtt_runtime::EngineConfig;
 use fedtt_wire::message::Presence;
 use fedtt_wire::names::NameError;
-use fedtt_wire::{DeviceName, FleetName, Message, PublicKey, Topic, Topics, WireError};
+use fedtt_wire::{DeviceName, FleetName, PublicKey, Topic, Topics, WireError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 
@@ -41,33 +43,32 @@ use crate::board::Board;
 use crate::data::{Dataset, ReadOptions};
 use crate::fetch::FetchSettings;
 use crate::identity::{EnrollError, IdentityError, tls as enrolled_tls};
-use crate::round::{Event, Identity, LocalPolicy, Notice, Pace, Participant, receive};
+use crate::round::{Found, Identity, LocalPolicy, Pace, Participant};
 use crate::source::Available;
 
 pub use crate::board::Limits;
 pub use config::{ConfigError, DataFiles, EdgeConfig, EngineSettings, PolicySettings, SecuritySettings};
-pub use place::{enroll_first, enrolling_name, read_seed, seed_file};
+pub use place::{begin, enrolling_name, read_seed};
 pub use store::{StateDir, StoreError};
+pub use telling::Told;
 pub use worker::Worker;
 pub use workshop::{this_program, workshop};
 
-use carry::Hands;
+use carry::{Hands, Standing};
 use control::Control;
 use fetching::Fetching;
 use guard::Guard;
 use life::Life;
-use readiness::{LOOK_EVERY, look};
+use readiness::{Depth, LOOK_EVERY, Looking, Ready, Silent, Unready, introduction};
 use renewing::Renewing;
 use room::Room;
 use service::Service;
+use serving::{Heard, serve};
 use telling::{Tell, telling};
 use trainer::Trainer;
-use trust::{Opened, Trust};
+use trust::Trust;
 use worker::Training;
 use workshop::{Place, Workshop};
-
-/// Longest time without looking at the clock.
-const TICK: Duration = Duration::from_secs(30);
 
 /// Largest packet: the largest chunk a plan may ask for.
 const MAX_PACKET: usize = 72 << 20;
@@ -169,82 +170,11 @@ pub enum DaemonError {
     Trainer(String),
 }
 
-/// Something a device tells people.
-#[derive(Clone, Debug)]
-pub enum Told {
-    /// What happened in the protocol.
-    Notice(Notice),
-    /// The broker is not reached.
-    Disconnected {
-        /// Why.
-        reason: String,
-        /// When it is tried again.
-        retry_in: Duration,
-    },
-    /// The host was not known until now; it is from now on.
-    HostFound {
-        /// What it signs with.
-        key: PublicKey,
-    },
-    /// What was received is not signed by the host, and was dropped.
-    Forged {
-        /// Where.
-        topic: String,
-        /// Why.
-        reason: String,
-    },
-    /// What was received is no message.
-    Unreadable {
-        /// Where.
-        topic: String,
-        /// Why.
-        reason: String,
-    },
-    /// The device takes part in nothing as things are, and looks again.
-    Unready {
-        /// Why.
-        reason: String,
-    },
-    /// Training cannot be made to yield to the rest of the device.
-    Priority(String),
-    /// `fedtt-edge doctor` cannot ask this device.
-    NoControl(String),
-    /// The host is asked to take the device in.
-    Enrolling {
-        /// The name it is to have.
-        name: DeviceName,
-    },
-    /// It has: the device has a certificate.
-    Enrolled {
-        /// Its name.
-        name: DeviceName,
-        /// The certificate's end, in Unix seconds.
-        expires: u64,
-    },
-    /// The host does not take the device in, or somebody says so in its place; it is asked again.
-    NotEnrolled {
-        /// Why.
-        reason: String,
-    },
-    /// The device has a new certificate.
-    Renewed {
-        /// Its end, in Unix seconds.
-        expires: u64,
-    },
-    /// It has none; it is asked for again.
-    NotRenewed {
-        /// Why.
-        reason: String,
-        /// The end of the one it has, in Unix seconds.
-        expires: u64,
-    },
-}
-
 /// Takes part in a fleet's runs until `shutdown` is ready. `tell` is called, from any thread, with what happens.
 ///
 /// # Errors
-/// When the settings cannot be used, the device has no identity, or another process has its state. A broker that is away is
-/// no error, nor is what can be mended while the device runs: of that it tells people and the host, and looks again.
+/// When the settings cannot be used, or another process has the device's state. A broker that is away is no error, nor is what can
+/// be mended while the device runs: of that it tells people and the host, and looks again.
 pub async fn run(
     settings: Settings,
     shutdown: impl Future<Output = ()> + Send + 'static,
@@ -253,7 +183,7 @@ pub async fn run(
     take_part(settings, LOOK_EVERY, stopping(shutdown), Arc::new(tell)).await
 }
 
-/// As [`run`]; a device that is not ready looks `every` so long whether it is.
+/// As [`run`]; a device looks `every` so long whether it is ready, and with what.
 async fn take_part(
     settings: Settings,
     every: Duration,
@@ -261,27 +191,42 @@ async fn take_part(
     tell: Tell,
 ) -> Result<(), DaemonError> {
     let retry = LinkConfig::new(settings.broker.clone(), "").retry;
-    let mut looked = look(&settings).await;
+    let mut looking = Looking::new(&settings);
+    let mut looked = looking.look(Depth::Disk).await.map(|(ready, _)| ready);
+    let mut silent = None;
     loop {
-        let ready = match looked {
-            Ok(ready) => ready,
-            Err(problem) => match readiness::wait(&settings, problem, every, &stopping, &tell).await? {
-                Some(ready) => ready,
-                None => return Ok(()),
-            },
+        let (sources, presence) = match &looked {
+            Ok(ready) => (ready.sources.clone(), ready.presence.clone()),
+            Err(problem) => (Vec::new(), Presence { problem: Some(problem.to_string()), ..introduction(&settings) }),
         };
-        let settings = Settings { sources: ready.sources, ..settings.clone() };
+        let settings = Settings { sources, ..settings.clone() };
         let place = Place::of(&settings);
         let worker: Box<dyn Worker> = match &settings.workshop {
             Some(program) => Box::new(Workshop::new(program.clone(), place)),
             None => Box::new(Training::new(place)),
         };
-        let labour = Labour { presence: ready.presence, worker, pace: Pace::default(), retry };
+        let labour = Labour { presence, worker, pace: Pace::default(), retry };
         let said = tell.clone();
-        match work(settings, labour, stopped(stopping.clone()), move |told| said(told)).await {
-            Err(DaemonError::Store(error @ StoreError::Io { .. })) => looked = Err(error.into()),
-            outcome => return outcome,
+        let looking = Some((&mut looking, every));
+        let ended = labour_on(settings, labour, looking, stopping.clone(), move |told| said(told)).await;
+        let problem = match ended {
+            Ok(Ended::Stopped) => return Ok(()),
+            Ok(Ended::Mended(ready)) => {
+                looked = Ok(*ready);
+                silent = None;
+                continue;
+            }
+            Err(error) => Unready::of(error)?,
+        };
+        // Said to the host, unless that is what failed.
+        if looked.is_err() {
+            silent.get_or_insert_with(|| Silent::begin(&tell)).say(&problem);
+            tokio::select! {
+                () = tokio::time::sleep(every) => {}
+                () = stopped(stopping.clone()) => return Ok(()),
+            }
         }
+        looked = Err(problem);
     }
 }
 
@@ -307,14 +252,43 @@ pub async fn work(
     shutdown: impl Future<Output = ()> + Send + 'static,
     tell: impl Fn(Told) + Send + Sync + 'static,
 ) -> Result<(), DaemonError> {
+    labour_on(settings, labour, None, stopping(shutdown), tell).await.map(drop)
+}
+
+/// How work came to its end.
+enum Ended {
+    /// The device is to stop.
+    Stopped,
+    /// What kept it from working is gone.
+    Mended(Box<Ready>),
+}
+
+/// As [`work`]; where something is `looking`, so often, it works with what is found. A device whose presence tells of a problem keeps
+/// what it can of its state, until it is mended.
+async fn labour_on(
+    settings: Settings,
+    labour: Labour,
+    looking: Option<(&mut Looking, Duration)>,
+    stopping: watch::Receiver<bool>,
+    tell: impl Fn(Told) + Send + Sync + 'static,
+) -> Result<Ended, DaemonError> {
     let service = Arc::new(Service::default());
     let tell = telling(tell, service.clone());
     let life = Life::new();
     let watch = tokio::spawn(Service::watch(life.clone()));
     let Labour { presence, worker, pace, retry } = labour;
-    let (store, found) = StateDir::open(&settings.state)?;
+    let problem = presence.problem.clone();
+    let (store, found) = match StateDir::open(&settings.state) {
+        Ok((store, found)) => (Some(store), found),
+        Err(StoreError::Io { .. }) if problem.is_some() => (None, Found::default()),
+        Err(error) => return Err(error.into()),
+    };
     let own = crate::identity::Identity::open(&settings.state)?;
     let trust = Trust::new(own.clone(), Topics::new(&settings.fleet), settings.host_key)?;
+    let enrolled = own.enrolled()?;
+    if let Some(reason) = problem.clone() {
+        tell(Told::Unready { reason });
+    }
     let identity = Identity { device: settings.name.clone(), fleet: settings.fleet.clone(), presence };
     let seed = now() ^ u64::from(std::process::id());
     let (participant, effects) = Participant::new(identity, settings.policy.clone(), seed, found);
@@ -323,18 +297,41 @@ pub async fn work(
     for filter in participant.filters() {
         link.subscribe(filter).await?;
     }
-    let renewing = Renewing::start(&own, settings.tls.as_ref(), &link, &tell).await?;
+    let renewing = Renewing::start(&own, enrolled, settings.tls.as_ref(), &link, &tell).await?;
     let (events_in, events) = mpsc::unbounded_channel();
     let fetching = Fetching::start(settings.fetch.clone(), &settings.state, events_in.clone(), tell.clone())?;
-    let control = Control::start(&settings, &own, &link).map_err(|e| tell(Told::NoControl(e.to_string()))).ok();
+    // Without the folder, the socket in it may be another process's.
+    let control = store
+        .as_ref()
+        .and_then(|_| Control::start(&settings, &own, &link).map_err(|e| tell(Told::NoControl(e.to_string()))).ok());
+    control.iter().for_each(|control| control.problem(problem.as_deref()));
     let guard = settings.board.clone().map(|board| Guard::new(board, settings.limits.clone()));
     let room = Room::new(&settings);
     let trainer = Trainer::start(worker, room, link.clone(), events_in, tell.clone(), guard, life.clone())?;
-    let stopping = stopping(shutdown);
-    let mut hands = Hands { link, store, trust, renewing, control, trainer, fetching, stopping, tell, service, life };
+    let depth = match (&problem, &store) {
+        (None, _) => Depth::Files,
+        (Some(_), Some(_)) => Depth::Disk,
+        (Some(_), None) => Depth::State,
+    };
+    let standing = Standing { introduction: introduction(&settings), mending: problem.is_some(), problem };
+    let mut hands =
+        Hands { link, store, trust, renewing, control, trainer, fetching, stopping, tell, service, life, standing };
     hands.carry_out(effects).await?;
-    let outcome = serve(&mut participant, inbox, events, &mut hands).await;
-    hands.service.stopping();
+    let (looks_in, looks) = mpsc::unbounded_channel();
+    let watching = async {
+        match looking {
+            Some((looking, every)) => looking.watch(every, depth, looks_in).await,
+            None => drop(looks_in),
+        }
+        std::future::pending().await
+    };
+    let outcome = tokio::select! {
+        outcome = serve(&mut participant, Heard { inbox, events, looks }, &mut hands) => outcome,
+        never = watching => never,
+    };
+    if matches!(outcome, Ok(Ended::Stopped)) {
+        hands.service.stopping();
+    }
     // Also of a device that cannot go on: as it takes leave of the broker, its last will is not published.
     let (topic, farewell) = participant.farewell();
     let left = hands.publish_last(&topic, farewell.into()).await;
@@ -342,7 +339,8 @@ pub async fn work(
     link.shutdown().await;
     trainer.end().await;
     watch.abort();
-    outcome.and(left)
+    let ended = outcome?;
+    left.map(|()| ended)
 }
 
 /// Milliseconds since 1970.
@@ -383,86 +381,4 @@ fn stopping(shutdown: impl Future<Output = ()> + Send + 'static) -> watch::Recei
 async fn stopped(mut stopping: watch::Receiver<bool>) {
     // An error: whoever could set it is gone, which stops the device as well.
     let _ = stopping.wait_for(|stop| *stop).await;
-}
-
-async fn serve(
-    participant: &mut Participant,
-    mut inbox: Inbox,
-    mut events: mpsc::UnboundedReceiver<Event>,
-    hands: &mut Hands,
-) -> Result<(), DaemonError> {
-    loop {
-        hands.life.events_busy(false);
-        let wait = participant.due().map_or(TICK, |due| Duration::from_millis(due.saturating_sub(now())).min(TICK));
-        let event = tokio::select! {
-            () = hands.stopped() => break,
-            delivery = inbox.recv() => match delivery {
-                Some(delivery) => hands.event(participant, delivery).await?,
-                None => break,
-            },
-            event = events.recv() => match event {
-                Some(event) => Some(event),
-                None => return Err(DaemonError::Trainer("has ended".into())),
-            },
-            () = tokio::time::sleep(wait) => Some(Event::Tick),
-        };
-        hands.life.events_busy(true);
-        if let Some(event) = event {
-            let is_up = matches!(event, Event::Connected | Event::Disconnected);
-            let effects = participant.handle(event, now());
-            hands.carry_out(effects).await?;
-            if is_up {
-                hands.service.up();
-            }
-        }
-    }
-    Ok(())
-}
-
-impl Hands {
-    /// A delivery as an event of the participant's.
-    async fn event(&mut self, participant: &Participant, delivery: Delivery) -> Result<Option<Event>, DaemonError> {
-        let (topic, payload) = match delivery {
-            Delivery::Connected { .. } => {
-                self.control.iter().for_each(Control::connected);
-                return Ok(Some(Event::Connected));
-            }
-            Delivery::Disconnected { reason, retry_in } => {
-                self.control.iter().for_each(|control| control.disconnected(&reason));
-                (self.tell)(Told::Disconnected { reason, retry_in });
-                return Ok(Some(Event::Disconnected));
-            }
-            Delivery::Message { topic, payload, .. } => (topic, payload),
-        };
-        if self.renewing.as_ref().is_some_and(|renewing| renewing.take(&topic, &payload)) {
-            return Ok(None);
-        }
-        let frame = match self.trust.open(&topic, &payload)? {
-            Opened::Frame(frame) => frame,
-            Opened::Nothing => return Ok(None),
-            Opened::Forged(reason) => {
-                (self.tell)(Told::Forged { topic, reason });
-                return Ok(None);
-            }
-            Opened::HostFound(key) => {
-                (self.tell)(Told::HostFound { key });
-                // To a new subscription the broker says again what it keeps.
-                for filter in participant.filters() {
-                    self.link.subscribe(filter).await?;
-                }
-                return Ok(None);
-            }
-        };
-        let event = receive(participant.topics(), &topic, frame).unwrap_or_else(|error| {
-            (self.tell)(Told::Unreadable { topic, reason: error.to_string() });
-            None
-        });
-        if let Some(Event::Message { message, .. }) = &event
-            && let Message::Greeting(greeting) = message.as_ref()
-        {
-            self.control.iter().for_each(|control| control.greeted(greeting.clone()));
-            return Ok(None);
-        }
-        Ok(event)
-    }
 }

@@ -13,9 +13,10 @@ use fedtt_link::TlsFiles;
 use fedtt_wire::DeviceName;
 
 use super::config::{ConfigError, EdgeConfig, machine};
+use super::readiness::{self, Silent, Unready};
 use super::service::{Alive, Service};
-use super::telling::telling;
-use super::{DaemonError, Told};
+use super::telling::{Tell, telling};
+use super::{DaemonError, Settings, Told};
 use crate::identity::{EnrollError, Enrolled, Identity, Step, enroll, enrolled, own_name, tls};
 
 /// Seed files that are looked for where the settings name none.
@@ -72,7 +73,7 @@ impl Place {
 ///
 /// # Errors
 /// When what the device was enrolled with cannot be read.
-pub fn seed_file(config: &EdgeConfig, settings: Option<&Path>) -> Result<Option<PathBuf>, DaemonError> {
+pub(super) fn seed_file(config: &EdgeConfig, settings: Option<&Path>) -> Result<Option<PathBuf>, DaemonError> {
     let set = config.tls.clone().named().is_some() || config.broker != EdgeConfig::default().broker;
     if enrolled(&config.state.join("identity"))?.is_some() || (set && config.enroll.is_none()) {
         return Ok(None);
@@ -111,12 +112,51 @@ pub fn read_seed(path: &Path) -> Result<Seed, DaemonError> {
     Ok(Seed::read(&text).map_err(|e| ConfigError::Content { name, message: e.to_string() })?)
 }
 
+/// The settings of a device, enrolled before where there is a seed to enrol with. What cannot be read or written for now is tried
+/// again; `file` is the settings' own.
+///
+/// # Errors
+/// When a setting or the seed cannot be used.
+pub async fn begin(
+    config: &EdgeConfig,
+    file: Option<&Path>,
+    tell: impl Fn(Told) + Send + Sync + 'static,
+) -> Result<Settings, DaemonError> {
+    begin_looking(config, file, readiness::LOOK_EVERY, Arc::new(tell)).await
+}
+
+/// As [`begin`], looking `every` so long.
+pub(super) async fn begin_looking(
+    config: &EdgeConfig,
+    file: Option<&Path>,
+    every: Duration,
+    tell: Tell,
+) -> Result<Settings, DaemonError> {
+    let mut silent = None;
+    loop {
+        let begun = async {
+            if let Some(seed) = seed_file(config, file)? {
+                let tell = tell.clone();
+                enroll_first(config, &seed, move |told| tell(told)).await?;
+            }
+            config.clone().settings()
+        };
+        let problem = match begun.await.map_err(Unready::of) {
+            Ok(settings) => return Ok(settings),
+            Err(Ok(problem)) => problem,
+            Err(Err(error)) => return Err(error),
+        };
+        silent.get_or_insert_with(|| Silent::begin(&tell)).say(&problem);
+        tokio::time::sleep(every).await;
+    }
+}
+
 /// Enrols a device at its first start, and removes the seed, which may let others in as well. A host that refuses is asked again
 /// later, and at once with another seed.
 ///
 /// # Errors
 /// When the seed file cannot be read, or what enrolment leaves behind cannot be written.
-pub async fn enroll_first(
+async fn enroll_first(
     config: &EdgeConfig,
     seed: &Path,
     tell: impl Fn(Told) + Send + Sync + 'static,

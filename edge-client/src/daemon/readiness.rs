@@ -1,32 +1,29 @@
-//! Whether a device can take part as things are on it, and waiting until it can.
+//! Whether a device can take part as things are on it, looked at again and again.
 //!
 //! A bundle, a file of examples or a library that cannot be read, and a disk that takes nothing, are the board's state and
-//! no fault of its settings: they are mended, or pass, while it runs. Until then the device is there, says what is wrong, and
-//! looks again.
+//! no fault of its settings: they are mended, or pass, while it runs. Until then the device is there, says what is wrong,
+//! delivers what it has made, renews its certificate, and looks again. Rows that are added to its files, and bundles that take
+//! another's place, are found in the same way.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use fedtt_link::{Delivery, Inbox, Link, LinkConfig};
 use fedtt_runtime::{SelectError, expected};
-use fedtt_wire::message::{Presence, SMALL};
-use fedtt_wire::{Message, Topic, Topics};
-use tokio::sync::watch;
+use fedtt_wire::message::Presence;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::control::Control;
 use super::service::{Alive, Service};
-use super::telling::{Tell, telling};
-use super::trust::{Opened, Trust};
-use super::{DaemonError, Data, Settings, StateDir, StoreError, Told, connect, stopped};
+use super::stamps::Stamps;
+use super::telling::{Tell, Told, telling};
+use super::{DaemonError, Data, Settings, StateDir, StoreError};
 use crate::data::{DataError, Dataset, ReadOptions};
 use crate::fetch::Shelf;
 use crate::files::probe;
-use crate::identity::Identity;
-use crate::round::{Notice, What};
+use crate::identity::{EnrollError, IdentityError};
 use crate::source::{Available, FieldSplit, SourceError, field_reports};
 
-/// How often it is looked whether things were mended.
+/// How often it is looked whether things were mended, or have changed.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(30);
 
 /// Why a device cannot take part as things are.
@@ -40,30 +37,127 @@ pub(super) enum Unready {
     Engine(#[from] SelectError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     #[error("the board could not be looked at: {0}")]
     Look(String),
 }
 
+impl Unready {
+    /// What ended a device's work, if it may pass while the device waits.
+    ///
+    /// # Errors
+    /// The error itself, if not.
+    pub(super) fn of(error: DaemonError) -> Result<Self, DaemonError> {
+        match error {
+            DaemonError::Store(error @ StoreError::Io { .. }) => Ok(Unready::Store(error)),
+            DaemonError::Identity(error) | DaemonError::Enroll(EnrollError::Identity(error)) if error.is_passing() => {
+                Ok(Unready::Identity(error))
+            }
+            other => Err(other),
+        }
+    }
+}
+
 /// What a device that can take part does it with.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Ready {
     pub(super) sources: Vec<Available>,
     pub(super) presence: Presence,
 }
 
 /// Looks at everything local work needs but the contents of weights.
-pub(super) async fn look(settings: &Settings) -> Result<Ready, Unready> {
-    let settings = settings.clone();
-    // Reading all examples takes its time.
-    let looked = tokio::task::spawn_blocking(move || look_now(&settings)).await;
-    looked.map_err(|error| Unready::Look(error.to_string()))?
+pub(super) struct Looking {
+    settings: Settings,
+    /// What was found last, and of which files.
+    seen: Option<(Stamps, Ready)>,
 }
 
-fn look_now(settings: &Settings) -> Result<Ready, Unready> {
+/// How far it is looked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Depth {
+    /// At files that have changed.
+    Files,
+    /// At the disk as well.
+    Disk,
+    /// Also at the state folder, which this process does not hold.
+    State,
+}
+
+impl Looking {
+    pub(super) fn new(settings: &Settings) -> Self {
+        Looking { settings: settings.clone(), seen: None }
+    }
+
+    /// What there is, and whether it is other than the last time.
+    ///
+    /// # Errors
+    /// Why the device cannot take part.
+    pub(super) async fn look(&mut self, depth: Depth) -> Result<(Ready, bool), Unready> {
+        let (settings, seen) = (self.settings.clone(), self.seen.take());
+        // Reading all examples takes its time.
+        let looked = tokio::task::spawn_blocking(move || look_now(&settings, seen, depth)).await;
+        let (ready, stamps, changed) = looked.map_err(|error| Unready::Look(error.to_string()))??;
+        self.seen = Some((stamps, ready.clone()));
+        Ok((ready, changed))
+    }
+
+    /// Looks `every` so long and says through `said` what has changed, and what is wrong each time, until nobody listens. It
+    /// begins with `depth`, as deep as it is looked while something is wrong.
+    pub(super) async fn watch(
+        &mut self,
+        every: Duration,
+        mut depth: Depth,
+        said: mpsc::UnboundedSender<Result<Ready, Unready>>,
+    ) {
+        let mut looks = tokio::time::interval_at(Instant::now() + every, every);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            looks.tick().await;
+            let told = match self.look(depth).await {
+                Ok((_, false)) if depth == Depth::Files => continue,
+                Ok((ready, _)) => {
+                    // A disk is not written to for nothing.
+                    depth = Depth::Files;
+                    Ok(ready)
+                }
+                Err(problem) => {
+                    depth = depth.max_disk();
+                    Err(problem)
+                }
+            };
+            if said.send(told).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+impl Depth {
+    fn max_disk(self) -> Self {
+        if self == Depth::State { self } else { Depth::Disk }
+    }
+}
+
+fn look_now(
+    settings: &Settings,
+    seen: Option<(Stamps, Ready)>,
+    depth: Depth,
+) -> Result<(Ready, Stamps, bool), Unready> {
     // Whoever opens the state first makes it.
-    if settings.state.exists() {
+    if depth != Depth::Files && settings.state.exists() {
         let refused = |source| StoreError::Io { verb: "write to", path: settings.state.clone(), source };
         probe(&settings.state).map_err(refused)?;
+    }
+    if depth == Depth::State {
+        StateDir::open(&settings.state)?;
+    }
+    // Before anything is read: what changes meanwhile is found the next time.
+    let stamps = Stamps::of_settings(settings);
+    if let Some((before, ready)) = seen
+        && before == stamps
+    {
+        return Ok((ready, stamps, false));
     }
     let found = settings.bundles.iter().map(|folder| Available::find(Some(folder)));
     let found = found.collect::<Result<Vec<_>, _>>()?;
@@ -74,11 +168,11 @@ fn look_now(settings: &Settings) -> Result<Ready, Unready> {
         examples: settings.data.count()?,
         ..introduction(settings)
     };
-    Ok(Ready { sources, presence })
+    Ok((Ready { sources, presence }, stamps, true))
 }
 
 /// What a device says of itself whatever its state.
-fn introduction(settings: &Settings) -> Presence {
+pub(super) fn introduction(settings: &Settings) -> Presence {
     Presence {
         online: true,
         version: env!("CARGO_PKG_VERSION").to_string(),
@@ -88,125 +182,29 @@ fn introduction(settings: &Settings) -> Presence {
     }
 }
 
-/// Says `problem` to people and to the host until it is gone, and returns what the device then works with; none if it is to stop.
-///
-/// # Errors
-/// When the device has no identity, or no link can be set up.
-pub(super) async fn wait(
-    settings: &Settings,
-    problem: Unready,
-    every: Duration,
-    stopping: &watch::Receiver<bool>,
-    tell: &Tell,
-) -> Result<Option<Ready>, DaemonError> {
-    let service = Arc::new(Service::default());
-    let said = tell.clone();
-    let tell = telling(move |told| said(told), service.clone());
-    // A board that can be mended is no failed service, which would be started again and again.
-    service.up();
-    let _alive = Alive::begin();
-    let mut desk = Desk::open(settings, problem.to_string(), tell).await?;
-    let mut looks = tokio::time::interval_at(Instant::now() + every, every);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let ready = loop {
-        tokio::select! {
-            () = stopped(stopping.clone()) => break None,
-            delivery = desk.inbox.recv() => match delivery {
-                Some(delivery) => desk.take(delivery).await?,
-                None => break None,
-            },
-            _ = looks.tick() => match look(settings).await {
-                Ok(ready) => break Some(ready),
-                Err(problem) => desk.say(problem.to_string()).await?,
-            },
-        }
-    };
-    desk.close().await?;
-    Ok(ready)
-}
-
-/// The connection of a device that takes part in nothing for now.
-struct Desk {
-    link: Link,
-    inbox: Inbox,
-    trust: Trust,
-    topic: Topic,
-    presence: Presence,
-    control: Option<Control>,
-    connected: bool,
+/// A device that nobody can hear: the service manager has signs of life of it, and people what is wrong.
+pub(super) struct Silent {
     tell: Tell,
-    /// Held, unless it cannot be.
-    _state: Option<StateDir>,
+    said: Option<String>,
+    _alive: Alive,
 }
 
-impl Desk {
-    async fn open(settings: &Settings, problem: String, tell: Tell) -> Result<Self, DaemonError> {
-        let state = match StateDir::open(&settings.state) {
-            Err(error @ StoreError::InUse(_)) => return Err(error.into()),
-            opened => opened.ok().map(|(state, _)| state),
-        };
-        let own = Identity::open(&settings.state)?;
-        let trust = Trust::new(own.clone(), Topics::new(&settings.fleet), settings.host_key)?;
-        let topic = Topic::Presence(settings.name.clone());
-        tell(Told::Unready { reason: problem.clone() });
-        let presence = Presence { problem: Some(problem.clone()), ..introduction(settings) };
-        let farewell = Presence { online: false, ..presence.clone() };
-        let retry = LinkConfig::new(settings.broker.clone(), "").retry;
-        let (link, inbox) = connect(settings, (topic.clone(), farewell), &trust, retry).await?;
-        link.subscribe(Topics::new(&settings.fleet).name(&Topic::Down(settings.name.clone()))).await?;
-        // Without the folder, the socket in it may be another process's.
-        let control = state.as_ref().and_then(|_| Control::start(settings, &own, &link).ok());
-        control.iter().for_each(|control| control.unready(&problem));
-        Ok(Desk { link, inbox, trust, topic, presence, control, connected: false, tell, _state: state })
+impl Silent {
+    pub(super) fn begin(tell: &Tell) -> Self {
+        let service = Arc::new(Service::default());
+        let said = tell.clone();
+        let tell = telling(move |told| said(told), service.clone());
+        // A board that can be mended is no failed service, which would be started again and again.
+        service.up();
+        Silent { tell, said: None, _alive: Alive::begin() }
     }
 
-    async fn take(&mut self, delivery: Delivery) -> Result<(), DaemonError> {
-        match delivery {
-            Delivery::Connected { .. } => {
-                self.connected = true;
-                self.control.iter().for_each(Control::connected);
-                (self.tell)(Told::Notice(Notice { run: None, what: What::Connected }));
-                self.announce().await?;
-            }
-            Delivery::Disconnected { reason, retry_in } => {
-                self.connected = false;
-                self.control.iter().for_each(|control| control.disconnected(&reason));
-                (self.tell)(Told::Disconnected { reason, retry_in });
-            }
-            // What the host says to a hello of `fedtt-edge doctor`.
-            Delivery::Message { topic, payload, .. } => {
-                if let Opened::Frame(frame) = self.trust.open(&topic, &payload)?
-                    && let Ok(Message::Greeting(greeting)) = Message::decode(frame, SMALL)
-                {
-                    self.control.iter().for_each(|control| control.greeted(greeting.clone()));
-                }
-            }
+    pub(super) fn say(&mut self, problem: &Unready) {
+        let reason = problem.to_string();
+        if self.said.as_ref() != Some(&reason) {
+            (self.tell)(Told::Unready { reason: reason.clone() });
+            self.said = Some(reason);
         }
-        Ok(())
-    }
-
-    async fn say(&mut self, problem: String) -> Result<(), DaemonError> {
-        if self.presence.problem.as_ref() == Some(&problem) {
-            return Ok(());
-        }
-        (self.tell)(Told::Unready { reason: problem.clone() });
-        self.control.iter().for_each(|control| control.unready(&problem));
-        self.presence.problem = Some(problem);
-        if self.connected { self.announce().await } else { Ok(()) }
-    }
-
-    async fn announce(&mut self) -> Result<(), DaemonError> {
-        let publication = self.trust.seal(&self.topic, Message::from(self.presence.clone()), true)?;
-        Ok(self.link.publish(publication).await?)
-    }
-
-    async fn close(mut self) -> Result<(), DaemonError> {
-        self.presence.online = false;
-        if self.connected {
-            self.announce().await?;
-        }
-        self.link.shutdown().await;
-        Ok(())
     }
 }
 

@@ -38,14 +38,15 @@ impl Renewing {
     /// Begins, where the device comes to its broker with the certificate of its enrolment.
     ///
     /// # Errors
-    /// When what it was enrolled with cannot be read.
+    /// When the link has ended.
     pub(super) async fn start(
         identity: &Identity,
+        enrolled: Option<Enrolled>,
         tls: Option<&TlsFiles>,
         link: &Link,
         tell: &Tell,
     ) -> Result<Option<Self>, super::DaemonError> {
-        let Some(enrolled) = identity.enrolled()?.filter(|_| tls == Some(&identity.tls())) else { return Ok(None) };
+        let Some(enrolled) = enrolled.filter(|_| tls == Some(&identity.tls())) else { return Ok(None) };
         let Some(topic) = Asking::answers_at_work(&enrolled) else { return Ok(None) };
         link.subscribe(topic.clone()).await?;
         let (answers, answered) = mpsc::unbounded_channel();

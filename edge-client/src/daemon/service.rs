@@ -11,14 +11,16 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tokio::task::JoinHandle;
 
-use super::Told;
 use super::life::Life;
+use super::telling::Told;
 use crate::round::{Notice, What};
 
 /// The service manager, where there is one: `NOTIFY_SOCKET` names its socket, `WATCHDOG_USEC` how often it wants a sign.
 #[derive(Debug, Default)]
 pub(super) struct Service {
     ready: AtomicBool,
+    /// Whether the device takes part in nothing for now.
+    unready: AtomicBool,
 }
 
 /// Tells the service manager, if there is one. One that does not listen, or not now, holds nothing up and stops nothing.
@@ -56,6 +58,13 @@ impl Service {
 
     /// What the device does, for `systemctl status`.
     pub(super) fn told(&self, told: &Told) {
+        match told {
+            Told::Unready { .. } => self.unready.store(true, Ordering::Relaxed),
+            Told::Ready { .. } => self.unready.store(false, Ordering::Relaxed),
+            // The broker is there: that is not what keeps it.
+            Told::Notice(Notice { what: What::Connected, .. }) if self.unready.load(Ordering::Relaxed) => return,
+            _ => {}
+        }
         if let Some(status) = status(told) {
             notify(&[NotifyState::Status(&status)]);
         }
@@ -96,6 +105,7 @@ fn status(told: &Told) -> Option<String> {
     let text = match told {
         Told::Disconnected { reason, .. } => format!("not connected: {reason}"),
         Told::Unready { reason } => format!("takes part in nothing for now: {reason}"),
+        Told::Ready { .. } => "waiting for rounds".to_string(),
         Told::Notice(Notice { what: What::Connected, .. }) => "connected, waiting for rounds".to_string(),
         Told::Notice(notice) => match notice.what {
             What::Ignored { .. } | What::SetAside { .. } | What::Announced { .. } => return None,

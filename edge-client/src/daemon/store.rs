@@ -1,14 +1,13 @@
 //! The files of a device's runs.
 
-use std::fs::{self, DirBuilder, File, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fedtt_wire::RunId;
 
-use crate::files::{UNFINISHED, sync_folder, write_atomically};
+use crate::files::{UNFINISHED, make_folder, open_or_make, sync_folder, write_atomically};
 use crate::round::{Found, Slot};
 
 /// What the files of a run are called.
@@ -59,10 +58,11 @@ impl StateDir {
     pub fn open(folder: &Path) -> Result<(Self, Found), StoreError> {
         let runs = folder.join("runs");
         // Keys and what was learnt of private text: nobody else's to read.
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(&runs);
-        made.map_err(refused("create", &runs))?;
+        make_folder(&runs, 0o700).map_err(refused("create", &runs))?;
         let path = folder.join("lock");
-        let lock = File::create(&path).map_err(refused("create", &path))?;
+        // Of a disk that can only be read, what is there is read.
+        let lock = open_or_make(&path, File::options().write(true)).or_else(|e| File::open(&path).map_err(|_| e));
+        let lock = lock.map_err(refused("create", &path))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(StoreError::InUse(folder.to_path_buf())),
@@ -100,7 +100,7 @@ impl StateDir {
     pub fn save(&self, run: &RunId, slot: Slot, bytes: &[u8]) -> Result<(), StoreError> {
         let folder = self.runs.join(run.as_str());
         if !folder.is_dir() {
-            fs::create_dir(&folder).map_err(refused("create", &folder))?;
+            make_folder(&folder, 0o700).map_err(refused("create", &folder))?;
             sync_folder(&self.runs).map_err(refused("write", &self.runs))?;
         }
         let path = self.path(run, slot);
@@ -151,7 +151,8 @@ fn remove_unfinished(folder: &Path) -> Result<(), StoreError> {
     for entry in fs::read_dir(folder).map_err(refused("read", folder))? {
         let entry = entry.map_err(refused("read", folder))?;
         if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
-            fs::remove_file(entry.path()).map_err(refused("remove", &entry.path()))?;
+            // Where that cannot be done, it lies there and is nobody's.
+            let _ = fs::remove_file(entry.path());
         }
     }
     Ok(())

@@ -1,11 +1,92 @@
 //! Who is told what: people all, save for floods that others could cause; the service manager what the device does.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use fedtt_wire::{DeviceName, PublicKey};
+
+use super::now;
 use super::service::Service;
-use super::{Told, now};
 use crate::damper::Damper;
 use crate::round::{Notice, What};
+
+/// Something a device tells people.
+#[derive(Clone, Debug)]
+pub enum Told {
+    /// What happened in the protocol.
+    Notice(Notice),
+    /// The broker is not reached.
+    Disconnected {
+        /// Why.
+        reason: String,
+        /// When it is tried again.
+        retry_in: Duration,
+    },
+    /// The host was not known until now; it is from now on.
+    HostFound {
+        /// What it signs with.
+        key: PublicKey,
+    },
+    /// What was received is not signed by the host, and was dropped.
+    Forged {
+        /// Where.
+        topic: String,
+        /// Why.
+        reason: String,
+    },
+    /// What was received is no message.
+    Unreadable {
+        /// Where.
+        topic: String,
+        /// Why.
+        reason: String,
+    },
+    /// The device takes part in nothing as things are, and looks again.
+    Unready {
+        /// Why.
+        reason: String,
+    },
+    /// It can take part again, or with other examples or bundles than before.
+    Ready {
+        /// Examples it has.
+        examples: u64,
+        /// Bundles it has.
+        bundles: usize,
+    },
+    /// Training cannot be made to yield to the rest of the device.
+    Priority(String),
+    /// `fedtt-edge doctor` cannot ask this device.
+    NoControl(String),
+    /// The host is asked to take the device in.
+    Enrolling {
+        /// The name it is to have.
+        name: DeviceName,
+    },
+    /// It has: the device has a certificate.
+    Enrolled {
+        /// Its name.
+        name: DeviceName,
+        /// The certificate's end, in Unix seconds.
+        expires: u64,
+    },
+    /// The host does not take the device in, or somebody says so in its place; it is asked again.
+    NotEnrolled {
+        /// Why.
+        reason: String,
+    },
+    /// The device has a new certificate.
+    Renewed {
+        /// Its end, in Unix seconds.
+        expires: u64,
+    },
+    /// It has none; it is asked for again.
+    NotRenewed {
+        /// Why.
+        reason: String,
+        /// The end of the one it has, in Unix seconds.
+        expires: u64,
+    },
+}
 
 /// Tells something, from any thread.
 pub(super) type Tell = Arc<dyn Fn(Told) + Send + Sync>;

@@ -23,6 +23,7 @@ use super::{DaemonError, Told};
 use crate::board::Meter;
 use crate::local::{LocalError, LocalResult};
 use crate::round::{Adoption, Event, Job};
+use crate::source::Available;
 
 /// Added to the niceness of the training thread, and of the threads and the process it starts.
 const NICENESS: i32 = 10;
@@ -43,6 +44,8 @@ pub(super) enum Order {
     Train(Box<Job>),
     Adopt(Adoption),
     Forget(RunId),
+    /// There are these backbones by now.
+    Work(Vec<Available>),
 }
 
 /// The training thread.
@@ -202,6 +205,10 @@ impl Bench {
             resting = false;
             let event = match order {
                 Order::Adopt(_) => continue,
+                Order::Work(sources) => {
+                    self.worker.work_with(sources);
+                    continue;
+                }
                 Order::Look(plan) => {
                     let objection = self.look(&plan);
                     Event::Looked { run: plan.run.clone(), objection }

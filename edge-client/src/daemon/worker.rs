@@ -10,6 +10,7 @@ use fedtt_wire::{DeviceName, RunId};
 
 use super::Data;
 use super::adopting::{Adopted, adopt};
+use super::stamps::Stamps;
 use super::workshop::Place;
 use crate::adapters::Adapters;
 use crate::data::{Dataset, ReadOptions};
@@ -57,6 +58,11 @@ pub trait Worker: Send {
         Ok(())
     }
 
+    /// There are these backbones by now, in place of those before. Examples that have changed are read again as they are needed.
+    fn work_with(&mut self, sources: Vec<Available>) {
+        let _ = sources;
+    }
+
     /// Unloads what is there for a run, or for all: after a panic, or when nothing has been asked for long.
     fn forget(&mut self, run: Option<&RunId>);
 }
@@ -82,6 +88,8 @@ struct Loaded {
     plan: Arc<RunPlan>,
     model: PlanModel,
     data: LocalData,
+    /// Of the files the data is from, before they were read.
+    stamps: Stamps,
     adopted: Option<Adopted>,
 }
 
@@ -128,7 +136,9 @@ impl Training {
         Ok(Need::of_plan(&plan.plan, &source, holder, thrift)?.bytes())
     }
 
+    /// A run's model, and the examples as they are now.
     fn load(&mut self, plan: &Arc<RunPlan>) -> Result<&mut Loaded, LocalError> {
+        let stamps = Stamps::of_data(&self.data);
         match self.loaded.iter().position(|loaded| loaded.plan == *plan) {
             Some(place) => {
                 let found = self.loaded.remove(place);
@@ -146,10 +156,17 @@ impl Training {
                 };
                 let model = PlanModel::load(&plan.plan, &*source.open()?, engine.as_ref(), &self.options)?;
                 let data = model.data(&plan.plan, &self.data.read(plan.plan.model.task)?)?;
-                self.loaded.push_back(Loaded { plan: plan.clone(), model, data, adopted: None });
+                self.loaded.push_back(Loaded { plan: plan.clone(), model, data, stamps, adopted: None });
+                return self.loaded.back_mut().ok_or(LocalError::Empty);
             }
         }
-        self.loaded.back_mut().ok_or(LocalError::Empty)
+        let loaded = self.loaded.back_mut().ok_or(LocalError::Empty)?;
+        if loaded.stamps != stamps {
+            loaded.data = loaded.model.data(&plan.plan, &self.data.read(plan.plan.model.task)?)?;
+            // What the adapter in use measured was on others.
+            (loaded.stamps, loaded.adopted) = (stamps, None);
+        }
+        Ok(loaded)
     }
 }
 
@@ -205,6 +222,10 @@ impl Worker for Training {
         let Loaded { model, data, adopted, .. } = loaded;
         *adopted = Some(adopt(&adapters, adoption, model, data, adopted.as_ref()).map_err(|e| e.to_string())?);
         Ok(())
+    }
+
+    fn work_with(&mut self, sources: Vec<Available>) {
+        self.sources = sources;
     }
 
     fn forget(&mut self, run: Option<&RunId>) {

@@ -14,7 +14,14 @@ pub(super) fn decode(name: &str, bytes: &[u8], encoding: Option<&str>) -> Result
             DataError::file(name, message)
         })?,
     };
+    if let Some((what, _)) = PACKED.iter().find(|(_, magic)| bytes.starts_with(magic)) {
+        return Err(DataError::file(name, format!("holds no text but {what} data; unpack it first")));
+    }
     if encoding == UTF_8 {
+        if let Some((other, _)) = Encoding::for_bom(bytes).filter(|(other, _)| *other != UTF_8) {
+            let label = other.name().to_ascii_lowercase();
+            return Err(DataError::file(name, format!("is {label}; name it, as in --encoding {label}")));
+        }
         let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
         return std::str::from_utf8(bytes).map(str::to_string).map_err(|e| {
             let at = e.valid_up_to();
@@ -30,6 +37,16 @@ pub(super) fn decode(name: &str, bytes: &[u8], encoding: Option<&str>) -> Result
         .map(|text| text.into_owned())
         .ok_or_else(|| DataError::file(name, format!("is not {}; give another --encoding", encoding.name())))
 }
+
+/// What files of text are packed in, and how those begin.
+const PACKED: [(&str, &[u8]); 6] = [
+    ("gzip", b"\x1f\x8b"),
+    ("zip", b"PK\x03\x04"),
+    ("zstd", b"\x28\xb5\x2f\xfd"),
+    ("xz", b"\xfd7zXZ\0"),
+    ("bzip2", b"BZh91AY&SY"),
+    ("Parquet", b"PAR1"),
+];
 
 /// The WHATWG labels, and the spellings with a hyphen that Python and iconv take.
 fn lookup(label: &str) -> Option<&'static Encoding> {
@@ -56,6 +73,20 @@ mod tests {
         assert_eq!(decode("f", b"\xFF\xFEa\0b\0", Some("utf-16le")).unwrap(), "ab");
         assert_eq!(decode("f", b"\xEF\xBB\xBFab", None).unwrap(), "ab");
         assert!(decode("f", b"", Some("klingon")).unwrap_err().to_string().contains("klingon"));
+    }
+
+    #[test]
+    fn what_is_packed_or_of_two_bytes_is_called_so() {
+        for (bytes, encoding, said) in [
+            (b"\x1f\x8b\x08\0".as_slice(), None, "f.tsv: holds no text but gzip data; unpack it first"),
+            (b"\x1f\x8b\x08\0", Some("latin-1"), "gzip"),
+            (b"PAR1\x15", None, "Parquet"),
+            (b"\xFF\xFEa\0", None, "--encoding utf-16le"),
+            (b"\xFE\xFF\0a", None, "--encoding utf-16be"),
+        ] {
+            let message = decode("f.tsv", bytes, encoding).unwrap_err().to_string();
+            assert!(message.contains(said), "{message}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! A device that runs beside is asked how its own connection is. Without one the doctor connects, under a client id of its own,
 //! with no will, and leaves no presence.
 
+use std::io;
 use std::time::Duration;
 
 use fedtt_link::{Delivery, Inbox, Link, LinkConfig};
@@ -29,11 +30,12 @@ const MUCH_SKEW: u64 = 300_000;
 /// 1 January 2025, in Unix milliseconds: no clock that was ever set says less.
 const LONG_AGO: u64 = 1_735_689_600_000;
 
-pub(super) async fn check(settings: &Settings) -> Vec<Check> {
+/// `running` is what the device that runs here says, or why it says nothing.
+pub(super) async fn check(settings: &Settings, running: io::Result<control::Standing>) -> Vec<Check> {
     let mut checks = Vec::new();
     let mut asked = Asked { reached: None, peer: None, host: None, greeting: None };
     let certified = settings.tls.as_ref().is_some_and(|tls| tls.cert.is_some());
-    let outcome = match control::ask(&settings.state).await {
+    let outcome = match running {
         Ok(standing) if standing.broker == settings.broker.to_string() => {
             checks.extend(standing.problem.as_ref().map(|problem| unready(problem)));
             asked.hear(settings, standing)

@@ -36,27 +36,29 @@ pub(super) fn check(settings: &Settings) -> Vec<Check> {
         };
     };
     let folder = settings.state.join("identity");
-    let renew_at = enrolled(&folder).ok().flatten().filter(|_| path.starts_with(&folder)).map(|known| known.renew_at());
-    vec![certificate(path, renew_at, now() / 1000)]
+    if !path.starts_with(&folder) {
+        return vec![certificate(path, None, now() / 1000, "see [tls] in the settings")];
+    }
+    let renew_at = enrolled(&folder).ok().flatten().map(|known| known.renew_at());
+    vec![certificate(path, renew_at, now() / 1000, "enrol again: `fedtt-edge enroll`")]
 }
 
 fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// `renew_at` is when the device itself should have renewed it.
-pub(super) fn certificate(path: &Path, renew_at: Option<u64>, now: u64) -> Check {
-    let enrol = "enrol again: `fedtt-edge enroll`";
+/// `renew_at` is when the device itself should have renewed it, `another` how to come to another.
+pub(super) fn certificate(path: &Path, renew_at: Option<u64>, now: u64, another: &str) -> Check {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
-        Err(error) => return Check::fail("certificate", format!("{}: {error}", path.display()), enrol),
+        Err(error) => return Check::fail("certificate", format!("{}: {error}", path.display()), another),
     };
     let certificate = match Inspected::read(&text) {
         Ok(certificate) => certificate,
-        Err(error) => return Check::fail("certificate", format!("{}: {error}", path.display()), enrol),
+        Err(error) => return Check::fail("certificate", format!("{}: {error}", path.display()), another),
     };
     if let Err(error) = certificate.check_time(now) {
-        let advice = "set the clock if it is wrong, else enrol again: `fedtt-edge enroll`";
+        let advice = format!("set the clock if it is wrong, else {another}");
         return Check::fail("certificate", error.to_string(), advice);
     }
     let left = certificate.not_after.saturating_sub(now);

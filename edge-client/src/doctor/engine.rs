@@ -2,7 +2,7 @@
 
 use fedtt_backbone::export::to_model;
 use fedtt_backbone::ir::{DType, Graph, Node, Port, PortDim, Weight};
-use fedtt_runtime::{Engine, EngineChoice, Provider, SessionOptions, Tensor, select};
+use fedtt_runtime::{Engine, EngineChoice, Provider, SelectError, SessionOptions, Tensor, select};
 use ndarray::{ArrayD, IxDyn};
 
 use super::Check;
@@ -18,6 +18,7 @@ pub(super) fn check(settings: &Settings) -> (Option<Box<dyn Engine>>, Vec<Check>
         Ok(engine) => engine,
         Err(error) => {
             let advice = match config.provider {
+                _ if matches!(error, SelectError::Threads { .. }) => "lower engine.threads",
                 Provider::Cpu => "set engine.library to ONNX Runtime's library, or engine.engine = \"tract\"",
                 _ => "set engine.library to an ONNX Runtime library built for this GPU, or engine.provider = \"cpu\"",
             };

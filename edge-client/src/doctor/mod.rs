@@ -17,7 +17,9 @@ mod tests;
 use serde::Serialize;
 
 use crate::board::Board;
-use crate::daemon::{EdgeConfig, Settings};
+use crate::daemon::{EdgeConfig, Settings, control};
+
+use memory::Bounds;
 
 /// How a part is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -73,26 +75,28 @@ pub async fn examine(config: EdgeConfig, board: &Board) -> Vec<Check> {
             return checks;
         }
     };
+    let running = control::ask(&settings.state).await;
+    let process = running.as_ref().ok().and_then(|standing| standing.process);
     let examined = tokio::task::spawn_blocking({
         let (settings, board) = (settings.clone(), board.clone());
-        move || here(&settings, &board)
+        move || here(&settings, &board, process)
     });
     match examined.await {
         Ok(found) => checks.extend(found),
         Err(error) => checks.push(Check::fail("doctor", format!("an examination failed: {error}"), "report it")),
     }
     checks.extend(certificate::check(&settings));
-    checks.extend(broker::check(&settings).await);
+    checks.extend(broker::check(&settings, running).await);
     checks.extend(board::check(&settings, board));
     checks
 }
 
-/// What can be told without a broker.
-fn here(settings: &Settings, board: &Board) -> Vec<Check> {
+/// What can be told without a broker. `process` is the device that runs here, if one does.
+fn here(settings: &Settings, board: &Board, process: Option<u32>) -> Vec<Check> {
     let (engine, mut checks) = engine::check(settings);
     let (sources, found) = backbones::check(settings);
     checks.extend(found);
-    checks.extend(memory::check(&sources, engine.as_deref(), settings, board));
+    checks.extend(memory::check(&sources, engine.as_deref(), settings, &Bounds::of(settings, board, process)));
     checks.extend(storage::check(&settings.state));
     checks.extend(data::check(settings));
     checks

@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::{Check, size};
 use crate::daemon::{StateDir, StoreError};
-use crate::files::probe;
+use crate::files::{make_folder, probe};
 
 /// With less than this no round's update may fit.
 const LEAST: u64 = 16 << 20;
@@ -22,7 +22,7 @@ pub(super) fn check(state: &Path) -> Vec<Check> {
 fn folder(state: &Path) -> Check {
     let name = state.display();
     let owner = "have it belong to the user the device runs as, or name another with --set state=DIR";
-    if let Err(error) = fs::DirBuilder::new().recursive(true).mode(0o700).create(state) {
+    if let Err(error) = make_folder(state, 0o700) {
         return Check::fail("state", format!("cannot create {name}: {error}"), owner);
     }
     if let Err(error) = probe(state) {

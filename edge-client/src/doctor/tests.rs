@@ -87,6 +87,14 @@ async fn what_is_wrong_is_said_with_what_to_do() {
     let checks = examine(config(state.path(), &[]), &fake.board()).await;
     let memory = one(&checks, "memory");
     assert_eq!(memory.level, Level::Fail, "{memory:?}");
+    let most = format!("limits.min_free_memory={}", i64::MAX);
+    let checks = examine(config(state.path(), &[&most]), &fake.board()).await;
+    assert_eq!(one(&checks, "memory").level, Level::Fail, "{checks:?}");
+    let tls = ["broker=mqtts://127.0.0.1:1", "tls.cert=/nowhere.pem", "tls.key=/nowhere.key"];
+    let checks = examine(config(state.path(), &tls), &fake.board()).await;
+    assert_eq!(one(&checks, "certificate").advice.as_deref(), Some("see [tls] in the settings"));
+    let checks = examine(config(state.path(), &["engine.threads=60000"]), &fake.board()).await;
+    assert_eq!(one(&checks, "engine").advice.as_deref(), Some("lower engine.threads"));
     let checks = examine(config(state.path(), &["policy.max_seconds=0"]), &fake.board()).await;
     assert!(checks.len() == 1 && one(&checks, "settings").finding.contains("policy.max_seconds"), "{checks:?}");
     let checks = examine(config(state.path(), &["policy.min_examples=100000"]), &fake.board()).await;
@@ -140,8 +148,8 @@ fn certificates_are_read_and_their_end_is_foreseen() {
     let issued = authority.device(&CheckedRequest::check(&asked).unwrap(), &name, now + 30 * DAY).unwrap();
     let path = folder.path().join("device.pem");
     std::fs::write(&path, issued.pem).unwrap();
-    let level = |renew_at, now| certificate::certificate(&path, renew_at, now).level;
-    let check = certificate::certificate(&path, None, now);
+    let level = |renew_at, now| certificate::certificate(&path, renew_at, now, "").level;
+    let check = certificate::certificate(&path, None, now, "");
     assert!(check.finding.starts_with("of d1 by FedTT fleet f, until 20") && check.finding.contains("30 days"));
     assert_eq!(level(None, now), Level::Ok);
     assert_eq!(level(None, now + 17 * DAY), Level::Warn);

@@ -1,13 +1,14 @@
 //! A bundle, part by part.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use fedtt_backbone::bundle::{Bundle, MANIFEST, MAX_JSON, Manifest};
 
 use super::{FetchError, FetchSettings, Http, Shelf, Wanted, is_hash, refused};
+use crate::files::{make_folder, open_or_make};
 
 /// Room that is left on the disk, in bytes.
 const MARGIN: u64 = 16 << 20;
@@ -51,7 +52,7 @@ pub fn bundle(
     let manifest = understood(&text, hash).map_err(|reason| FetchError::Manifest { url: url(MANIFEST), reason })?;
     shelf.make()?;
     let folder = shelf.part(hash);
-    fs::create_dir_all(&folder).map_err(refused("create", &folder))?;
+    make_folder(&folder, 0o777).map_err(refused("create", &folder))?;
     let bytes = manifest.parts.values().fold(0u64, |sum, part| sum.saturating_add(part.bytes));
     let mut have = fit(&manifest, bytes, shelf, settings, &free)?;
     for (name, part) in &manifest.parts {
@@ -63,8 +64,11 @@ pub fn bundle(
         have = others + part.bytes;
     }
     let path = folder.join(MANIFEST);
-    fs::write(&path, &text).map_err(refused("write", &path))?;
-    fs::File::open(&path).and_then(|file| file.sync_all()).map_err(refused("write", &path))?;
+    let written = open_or_make(&path, File::options().write(true).truncate(true)).and_then(|mut file| {
+        file.write_all(&text)?;
+        file.sync_all()
+    });
+    written.map_err(refused("write", &path))?;
     // The weights, whose hash this leaves out, were checked as they came.
     Bundle::open(&folder)?;
     shelf.install(hash)

@@ -1,6 +1,6 @@
 //! One file by HTTP(S), on from where it broke off, until its hash is right.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -12,6 +12,7 @@ use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body};
 
 use super::{FetchError, refused};
+use crate::files::open_or_make;
 
 /// Longest wait for a connection, for an answer to begin, and for its next bytes.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -179,7 +180,7 @@ impl Http {
                 continue;
             }
             if !to.exists() {
-                File::create(to).map_err(refused("create", to))?;
+                open_or_make(to, File::options().write(true)).map_err(refused("create", to))?;
             }
             let found = sha256(to)?;
             if found == wanted.sha256 {
@@ -209,7 +210,7 @@ impl Http {
             let reason = format!("has {total} bytes where {} belong", wanted.bytes);
             return Err(FetchError::Answer { url: url.into(), reason });
         }
-        let mut file = OpenOptions::new().create(true).append(true).open(to).map_err(refused("write", to))?;
+        let mut file = open_or_make(to, File::options().append(true)).map_err(refused("write", to))?;
         // From the start, if the server does not do parts.
         file.set_len(answer.start).map_err(refused("write", to))?;
         let (began, from, mut have) = (Instant::now(), answer.start, answer.start);

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use fedtt_backbone::bundle::MANIFEST;
 
 use super::{FetchError, is_hash, refused};
-use crate::files::sync_folder;
+use crate::files::{make_folder, sync_folder};
 use crate::source::{Available, SourceError};
 
 /// Ends the names of folders that bundles are fetched into.
@@ -53,7 +53,7 @@ impl Shelf {
 
     /// Makes the folder.
     pub(super) fn make(&self) -> Result<&Path, FetchError> {
-        fs::create_dir_all(&self.folder).map_err(refused("create", &self.folder))?;
+        make_folder(&self.folder, 0o777).map_err(refused("create", &self.folder))?;
         Ok(&self.folder)
     }
 

@@ -19,15 +19,14 @@ mod sessions;
 #[cfg(test)]
 mod tests_of_enrolment;
 
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fedtt_wire::{PublicKey, SigningKey, WireError};
 
-use crate::files::{write_atomically, write_secret};
+use crate::files::{make_folder, write_atomically, write_secret};
 
 pub use asking::{Asked, Asking};
 pub use by_hand::Carried;
@@ -82,6 +81,13 @@ pub enum IdentityError {
     },
 }
 
+impl IdentityError {
+    /// Whether it is the system's fault, which may pass: a disk that fails or is full, a file of another user.
+    pub(crate) fn is_passing(&self) -> bool {
+        matches!(self, IdentityError::Io { .. })
+    }
+}
+
 fn refused<'a>(verb: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> IdentityError + 'a {
     move |source| IdentityError::Io { verb, path: path.to_path_buf(), source }
 }
@@ -100,8 +106,7 @@ impl Identity {
     /// When files cannot be read or written, or hold something else.
     pub fn open(state: &Path) -> Result<Self, IdentityError> {
         let folder = state.join("identity");
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(&folder);
-        made.map_err(refused("create", &folder))?;
+        make_folder(&folder, 0o700).map_err(refused("create", &folder))?;
         let path = folder.join(SIGNING_KEY);
         let wrong = |source| IdentityError::Key { path: path.clone(), source };
         let kept = match fs::read(&path) {

@@ -33,8 +33,10 @@ impl Sessions {
         };
         // Above the clock as well: a file from a backup would go back to numbers already given.
         let mut counter = Counter { path, last: crate::daemon::now().max(before), reserved: 0 };
-        // A disk that takes nothing keeps no device from saying so; the clock makes up for it.
-        let _ = counter.reserve();
+        if counter.reserve().is_err() {
+            // A disk that takes nothing keeps no device from saying so.
+            counter.last = unreserved(counter.last, before, counter.age());
+        }
         Ok(Sessions { shared: Arc::new(Mutex::new(counter)) })
     }
 
@@ -55,7 +57,19 @@ impl Sessions {
     }
 }
 
+/// Where to begin with nothing written down: whoever began in the same way before, with the same file, began lower, as `age`
+/// milliseconds have passed since that was written.
+fn unreserved(last: u64, before: u64, age: u64) -> u64 {
+    last.max(before.saturating_add(age))
+}
+
 impl Counter {
+    /// Milliseconds since the file was written; 0 without one.
+    fn age(&self) -> u64 {
+        let written = std::fs::metadata(&self.path).and_then(|file| file.modified());
+        written.ok().and_then(|at| at.elapsed().ok()).map_or(0, |age| age.as_millis() as u64)
+    }
+
     fn reserve(&mut self) -> Result<(), IdentityError> {
         let reserved = self.last + RESERVED;
         write_atomically(&self.path, reserved.to_string().as_bytes()).map_err(refused("write", &self.path))?;
@@ -68,6 +82,16 @@ impl Counter {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn without_a_disk_each_start_begins_higher_all_the_same() {
+        // The file was written a second ago, for numbers of the quarter of an hour to come.
+        let (now, before) = (1_000_000, 2_000_000);
+        let first = unreserved(before.max(now), before, 1_000);
+        let second = unreserved(before.max(now + 500), before, 1_500);
+        assert!(first > before && second > first);
+        assert_eq!(unreserved(now, 0, 0), now);
+    }
 
     #[test]
     fn numbers_grow_over_restarts_and_a_clock_set_back() {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use fedtt_tt::TrainMask;
-use fedtt_wire::message::{Goal, RunPlan};
+use fedtt_wire::message::{Goal, Presence, RunPlan};
 use fedtt_wire::{Digest, Layout, Message, RunId, Topic};
 use ndarray::ArrayD;
 use serde::{Deserialize, Serialize};
@@ -83,6 +83,8 @@ pub enum Event {
         /// Or why it is not used.
         outcome: Result<(), String>,
     },
+    /// What the device works with, or what it says of itself, is this from now on. With a problem in it, it trains nothing.
+    Presence(Box<Presence>),
     /// Time passed.
     Tick,
 }

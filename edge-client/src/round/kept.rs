@@ -144,3 +144,21 @@ impl Work {
         Ok(Work { plan: stored.plan, memory: stored.memory.load()?, last: stored.last.map(done).transpose()? })
     }
 }
+
+/// The file of a run whose first update waits for a verdict; and whether such a file's update still does.
+#[cfg(test)]
+pub(crate) mod stored {
+    use super::{Done, Goal, Settled, Task, Work};
+    use fedtt_wire::Digest;
+
+    pub(crate) fn open_update(payload: &[u8]) -> Vec<u8> {
+        let task = Task { round: 0, goal: Goal::Train, state: Digest::of(b"") };
+        let (payload, verdict) = (payload.to_vec(), Settled::Open);
+        let last = Done { task, attempt: 0, payload, chunk: 1024, memory: None, verdict };
+        Work { last: Some(last), ..Work::default() }.encode().unwrap_or_default()
+    }
+
+    pub(crate) fn is_open(bytes: &[u8]) -> bool {
+        Work::decode(bytes).is_ok_and(|work| work.last.is_some_and(|done| done.verdict == Settled::Open))
+    }
+}

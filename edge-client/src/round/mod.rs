@@ -28,6 +28,9 @@ mod tests;
 mod training;
 mod waiting;
 
+#[cfg(test)]
+pub(crate) use kept::stored;
+
 pub use event::{Adoption, Effect, Event, Job, Prepared, Slot};
 pub use notice::{Notice, What};
 pub use participant::{Found, Identity, Participant, receive};

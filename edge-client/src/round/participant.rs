@@ -182,6 +182,7 @@ impl Participant {
     /// What is to be done about `event` at `now`, in Unix milliseconds.
     pub fn handle(&mut self, event: Event, now: u64) -> Vec<Effect> {
         let mut effects = Vec::new();
+        let mut mended = false;
         match &event {
             Event::Connected => {
                 self.connected = true;
@@ -197,6 +198,17 @@ impl Participant {
                 }
                 if self.connected {
                     self.announce(now, &mut effects);
+                }
+            }
+            Event::Presence(presence) => {
+                let now_so =
+                    Presence { fetching: self.identity.presence.fetching.clone(), ..presence.as_ref().clone() };
+                if self.identity.presence != now_so {
+                    mended = self.identity.presence.problem.is_some() && now_so.problem.is_none();
+                    self.identity.presence = now_so;
+                    if self.connected {
+                        self.announce(now, &mut effects);
+                    }
                 }
             }
             // Before its time also when the clock was set back.
@@ -223,6 +235,7 @@ impl Participant {
         match event {
             Event::Connected => runs.values_mut().for_each(|run| run.connected(&mut cx)),
             Event::Disconnected => {}
+            Event::Presence(_) => runs.values_mut().for_each(|run| run.found(mended, &mut cx)),
             Event::Tick => {
                 runs.values_mut().for_each(|run| run.tick(&mut cx));
                 runs.retain(|_, run| !run.is_forgotten(&mut cx));

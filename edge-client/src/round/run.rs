@@ -204,6 +204,9 @@ impl Run {
         if self.refused == Some((asked.task.round, asked.attempt)) {
             return;
         }
+        if let Some(problem) = &cx.identity.presence.problem {
+            return self.refuse(&asked, format!("it takes part in nothing for now: {problem}"), cx);
+        }
         if let Some((reason, until)) = cx.policy.objection(cx.now) {
             return self.refuse_until(&asked, reason, Some(until), cx);
         }
@@ -295,6 +298,9 @@ impl Run {
     /// Hands the current state on to be used on this device; not fresh adapters, which know nothing yet.
     fn offer(&mut self, cx: &mut Context<'_>) {
         let (Some(plan), Some(manifest), Some(state)) = (&self.plan, &self.manifest, &self.state) else { return };
+        if cx.identity.presence.problem.is_some() {
+            return;
+        }
         if manifest.round == 0 || state.digest != manifest.state || self.offered == Some(state.digest) {
             return;
         }

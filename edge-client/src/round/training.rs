@@ -34,7 +34,10 @@ impl Training {
     }
 
     pub(super) fn due(&self, policy: &LocalPolicy) -> Option<u64> {
-        let limit = policy.max_seconds.filter(|_| self.paused.is_none()).map(|seconds| self.began + seconds * 1000);
+        let limit = policy
+            .max_seconds
+            .filter(|_| self.paused.is_none())
+            .map(|seconds| self.began.saturating_add(seconds.saturating_mul(1000)));
         let quiet = policy.quiet.map(|_| self.policed + POLICE_EVERY);
         [limit, quiet].into_iter().flatten().min()
     }
@@ -113,7 +116,7 @@ impl Run {
         // The clock may be set back.
         training.began = training.began.min(cx.now);
         let limit = cx.policy.max_seconds.filter(|_| training.paused.is_none());
-        let limit = limit.filter(|seconds| cx.now >= training.began + seconds * 1000);
+        let limit = limit.filter(|seconds| cx.now >= training.began.saturating_add(seconds.saturating_mul(1000)));
         let too_long = limit.map(|seconds| format!("its work takes longer than the {seconds} s this device allows"));
         let quiet = || cx.policy.objection(cx.now).map(|(reason, until)| (reason, Some(until)));
         if let Some((reason, until)) = too_long.map(|reason| (reason, None)).or_else(quiet) {

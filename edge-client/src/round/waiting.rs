@@ -110,6 +110,17 @@ impl Run {
         matches!(self.fit, Fit::Unfit(_))
     }
 
+    /// What the device works with has changed. What it refused for the sake of a problem that is gone it may do now.
+    pub(super) fn found(&mut self, mended: bool, cx: &mut Context<'_>) {
+        if let (Fit::Unknown | Fit::Missing | Fit::Fits { .. } | Fit::Unfit(_), Some(plan)) = (&self.fit, &self.plan) {
+            self.fit = Fit::at_first_sight(plan, cx);
+        }
+        if mended {
+            self.refused = None;
+        }
+        self.go_on(cx);
+    }
+
     /// What kept this device out may have been put right, such as a file that was missing.
     pub(super) fn reconsider(&mut self, cx: &Context<'_>) {
         if let (Fit::Unfit(_), Some(plan)) = (&self.fit, &self.plan) {

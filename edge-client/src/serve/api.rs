@@ -55,12 +55,24 @@ struct Shared {
     limits: Limits,
 }
 
+/// What is said of other questions.
+const EXPECTED: &str = r#"what is asked is {"text": "..", "text_pair": ".."} (the second where the adapter takes pairs), or {"texts": [..]} of texts or of such objects, and nothing else"#;
+
+/// Where there is nothing.
+const PLACES: &str = "there are POST /predict, GET /health and GET /adapter";
+
 /// A text or several; a pair has its second text beside the first.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Asked {
     One(One),
-    Several { texts: Vec<Item> },
+    Several(Several),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Several {
+    texts: Vec<Item>,
 }
 
 #[derive(Deserialize)]
@@ -91,7 +103,7 @@ impl Asked {
         };
         match self {
             Asked::One(one) => vec![one.into()],
-            Asked::Several { texts } => texts.into_iter().map(text).collect(),
+            Asked::Several(Several { texts }) => texts.into_iter().map(text).collect(),
         }
     }
 }
@@ -118,7 +130,8 @@ pub async fn serve(
         .route("/predict", post(predict))
         .route("/health", get(health))
         .route("/adapter", get(adapter))
-        .fallback(|| async { refuse(StatusCode::NOT_FOUND, "there are POST /predict, GET /health and GET /adapter") })
+        .fallback(|| async { refuse(StatusCode::NOT_FOUND, PLACES) })
+        .method_not_allowed_fallback(|| async { refuse(StatusCode::METHOD_NOT_ALLOWED, PLACES) })
         // The limit is the guard's.
         .layer(DefaultBodyLimit::disable())
         .layer(from_fn(move |request, next| guard(room.clone(), limits, request, next)))
@@ -196,6 +209,7 @@ fn described(header: &crate::adapter_file::AdapterHeader) -> serde_json::Value {
 async fn predict(State(shared): State<Shared>, asked: Result<Json<Asked>, JsonRejection>) -> Response {
     let texts = match asked {
         Ok(Json(asked)) => asked.texts(),
+        Err(JsonRejection::JsonDataError(_)) => return refuse(StatusCode::UNPROCESSABLE_ENTITY, EXPECTED),
         Err(rejection) => return refuse(rejection.status(), &rejection.body_text()),
     };
     if texts.is_empty() || texts.len() > shared.limits.texts {

@@ -136,6 +136,19 @@ async fn what_is_no_request_is_refused() {
     let server = server(limits).await;
     let address = server.address;
     let many = json!({ "texts": vec!["x"; 9] }).to_string();
+    for asked in [
+        json!({ "text": "x", "texts": ["y"] }),
+        json!({ "texts": ["y"], "top": 3 }),
+        json!({ "text": "x", "top": 3 }),
+        json!(["x"]),
+    ] {
+        let (status, answer) = predict(address, asked.clone()).await;
+        let said = answer["error"].as_str().unwrap_or_default();
+        assert!(status == 422 && said.starts_with("what is asked is {\"text\""), "{asked}: {answer}");
+    }
+    let put = "PUT /predict HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+    let (status, answer) = say(address, put.into()).await;
+    assert!(status == 405 && answer["error"].as_str().is_some(), "{answer}");
     for (body, kind, wanted) in [
         ("{\"text\": \"x\"}", "text/plain", 415),
         ("{\"text\": ", "application/json", 400),

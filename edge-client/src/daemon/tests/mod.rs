@@ -5,4 +5,5 @@ mod config;
 mod pausing;
 mod place;
 mod readiness;
+mod rereading;
 mod store;

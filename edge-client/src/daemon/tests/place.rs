@@ -5,8 +5,9 @@ use std::time::Duration;
 use fedtt_identity::{Seed, Token};
 use fedtt_wire::FleetName;
 
+use crate::daemon::place::seed_file;
 use crate::daemon::place::{Place, replaced};
-use crate::daemon::{EdgeConfig, enrolling_name, seed_file};
+use crate::daemon::{EdgeConfig, enrolling_name};
 
 const RECORD: &str = "name = 'd1'\nfleet = 'north'\nbroker = 'mqtts://broker.site:8883'\nlabels = ['orin', 'roof']\n\
     issued = 0\nexpires = 90\n";

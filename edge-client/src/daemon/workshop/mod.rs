@@ -23,6 +23,7 @@ use fedtt_wire::message::RunPlan;
 use super::worker::Worker;
 use crate::local::{LocalError, LocalResult, Stepped};
 use crate::round::{Adoption, Job, Prepared};
+use crate::source::Available;
 use message::{Answer, Asked, StoredAdoption, StoredJob, read, write};
 
 pub(super) use message::Place;
@@ -226,6 +227,15 @@ impl Worker for Workshop {
             other => Err(confused(&other)),
         });
         adopted.map_err(|e| e.to_string())?
+    }
+
+    fn work_with(&mut self, sources: Vec<Available>) {
+        // A process that is open knows those before.
+        let same = self.place.sources.iter().map(|one| &one.hash).eq(sources.iter().map(|one| &one.hash));
+        if !same {
+            self.place.sources = sources;
+            self.open = None;
+        }
     }
 
     fn forget(&mut self, run: Option<&RunId>) {

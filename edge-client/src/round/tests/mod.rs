@@ -2,6 +2,7 @@
 
 mod admission;
 mod fetching;
+mod mending;
 mod offline;
 mod protocol;
 mod refusing;

@@ -117,3 +117,13 @@ fn the_owner_of_a_device_has_the_last_word() {
     device.event(Event::Progressed { job, stepped: Stepped { step: 1, steps: 2, loss: 0.0 } });
     assert!(device.said().is_empty());
 }
+
+#[test]
+fn a_bound_that_is_none_stops_nothing() {
+    let policy = LocalPolicy { max_seconds: Some(i64::MAX as u64), ..LocalPolicy::default() };
+    let (mut device, _) = announced(policy, plan());
+    device.load();
+    device.event(Event::Tick);
+    assert_eq!((device.jobs.len(), device.stopped.len()), (1, 0));
+    assert!(refusals(&mut device).is_empty() && device.participant.due().is_some());
+}
