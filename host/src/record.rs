@@ -166,3 +166,8 @@ pub struct RunSummary {
     /// Devices that took part.
     pub devices: Vec<DeviceName>,
 }
+
+/// Whether of two values of a metric the lower one is the better.
+pub fn less_is_better(metric: &str) -> bool {
+    ["nats", "loss", "perplexity", "error"].iter().any(|word| metric.contains(word))
+}

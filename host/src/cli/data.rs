@@ -10,6 +10,9 @@ use fedtt_edge::source::{FieldSplit, field_reports, field_sites};
 use fedtt_wire::Plan;
 use fedtt_wire::plan::Task;
 
+/// The column of the embedded reports by which they can be split.
+const SITE: &str = "site";
+
 /// Where examples come from and how they are read.
 #[derive(Args)]
 #[command(next_help_heading = "Data")]
@@ -45,6 +48,11 @@ impl DataArgs {
         let reading = Reading::from(&self.read);
         let options = reading.options(task);
         let Some(path) = &self.data else {
+            if let Some(column) = group.filter(|&column| column != SITE) {
+                anyhow::bail!(
+                    "the embedded reports have no column `{column}`, only `{SITE}`; or name a file with --data"
+                );
+            }
             let train = field_reports(FieldSplit::Train);
             let groups = field_sites(FieldSplit::Train);
             let test = match &self.test {

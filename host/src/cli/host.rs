@@ -31,10 +31,15 @@ impl HostArgs {
     }
 }
 
+/// Unix milliseconds.
+pub(crate) fn now() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_millis();
+    u64::try_from(now).unwrap_or(u64::MAX)
+}
+
 /// Unix milliseconds, as people say it: how long ago.
 pub(crate) fn ago(then: u64) -> String {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_millis();
-    let seconds = u64::try_from(now).unwrap_or(u64::MAX).saturating_sub(then) / 1000;
+    let seconds = now().saturating_sub(then) / 1000;
     match seconds {
         0..2 => "now".to_string(),
         2..120 => format!("{seconds} s ago"),

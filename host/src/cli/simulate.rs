@@ -114,7 +114,7 @@ pub(crate) fn run(args: &SimulateArgs) -> anyhow::Result<Outcome> {
         plan.rounds = args.rounds.unwrap_or(plan.rounds);
         plan.selection.min = args.clients.min(plan.selection.count.unwrap_or(args.clients));
         for seed in 0..u64::from(args.seeds) {
-            let plan = Plan { seed: plan.seed + seed, ..plan.clone() };
+            let plan = Plan { seed: plan.seed.wrapping_add(seed), ..plan.clone() };
             entries.push(one(args, plan, &source, &examples, engine.as_ref(), name.clone())?);
         }
     }
@@ -159,6 +159,13 @@ fn curve(records: &[RoundRecord]) -> Vec<f64> {
     if tested.is_empty() { held_out() } else { tested }
 }
 
+/// The best of them.
+fn best(records: &[RoundRecord]) -> Option<f64> {
+    let metric = records.iter().find_map(|r| r.after.as_ref().or(r.before.as_ref())).map(|m| m.metric.as_str())?;
+    let better = |a: f64, b: f64| if record::less_is_better(metric) { a.min(b) } else { a.max(b) };
+    curve(records).into_iter().reduce(better)
+}
+
 fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len().max(1) as f64
 }
@@ -186,13 +193,14 @@ fn report(entries: &[Entry]) -> String {
         let own: Vec<&Entry> = entries.iter().filter(|e| e.name == name).collect();
         let ends: Vec<f64> = own.iter().map(|e| settled(&e.outcomes.records)).collect();
         let spread = ends.iter().copied().fold(f64::MIN, f64::max) - ends.iter().copied().fold(f64::MAX, f64::min);
-        let best = own.iter().map(|e| curve(&e.outcomes.records).into_iter().fold(f64::MIN, f64::max));
+        let best: Vec<f64> = own.iter().filter_map(|e| best(&e.outcomes.records)).collect();
+        let measured = |value: f64| if best.is_empty() { "-".to_string() } else { format!("{value:.4}") };
         let (payload, up, down) = per_client(&own[0].outcomes);
         rows.push(vec![
             name.to_string(),
-            format!("{:.4}", mean(&ends)),
-            format!("{spread:.4}"),
-            format!("{:.4}", mean(&best.collect::<Vec<_>>())),
+            measured(mean(&ends)),
+            measured(spread),
+            measured(mean(&best)),
             format!("{:.0}", own[0].outcomes.trained),
             bytes((own[0].outcomes.trained * 4.0) as u64),
             bytes(payload as u64),
@@ -243,4 +251,24 @@ fn write(folder: &std::path::Path, entries: &[Entry]) -> anyhow::Result<()> {
         });
     }
     write(folder.join("report.html"), fedtt::report::html(&reports))
+}
+
+#[cfg(test)]
+mod tests {
+    use fedtt::record::Measured;
+
+    use super::*;
+
+    #[test]
+    fn the_best_is_the_lowest_where_less_is_better_and_none_where_nothing_was_measured() {
+        let rounds = |metric: &str| {
+            [2.0, 0.5, 1.0].map(|value| RoundRecord {
+                after: Some(Measured { examples: 1, loss: value, metric: metric.into(), value }),
+                ..RoundRecord::default()
+            })
+        };
+        assert_eq!(best(&rounds("nats per token")), Some(0.5));
+        assert_eq!(best(&rounds("accuracy")), Some(2.0));
+        assert_eq!(best(&[RoundRecord::default()]), None);
+    }
 }

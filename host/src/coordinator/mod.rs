@@ -4,6 +4,7 @@
 
 mod assemblies;
 mod input;
+mod limits;
 mod requests;
 mod uplink;
 
@@ -16,6 +17,7 @@ use crate::run::{Candidate, Effect, Run, RunError};
 use crate::store::{Changes, Store, StoreError};
 
 pub use input::{Device, Input, Untrusted};
+pub use limits::Limits;
 pub use requests::RequestError;
 
 use assemblies::Assemblies;
@@ -29,6 +31,7 @@ const QUIET: u64 = 300;
 /// All runs and devices of a fleet.
 pub struct Coordinator {
     store: Store,
+    limits: Limits,
     runs: BTreeMap<RunId, Run>,
     devices: BTreeMap<DeviceName, Device>,
     assemblies: Assemblies,
@@ -50,6 +53,7 @@ impl Coordinator {
     /// When the store fails or a run in it is not understood.
     pub fn open(store: Store, now: u64) -> Result<Self, RunError> {
         let mut coordinator = Coordinator {
+            limits: Limits::default(),
             runs: BTreeMap::new(),
             devices: BTreeMap::new(),
             assemblies: Assemblies::new(store.files().cloned()),
@@ -62,6 +66,12 @@ impl Coordinator {
         };
         coordinator.reload(now)?;
         Ok(coordinator)
+    }
+
+    /// Refuses runs whose messages are beyond what the broker takes.
+    #[must_use]
+    pub fn within(self, limits: Limits) -> Self {
+        Coordinator { limits, ..self }
     }
 
     fn reload(&mut self, now: u64) -> Result<(), RunError> {

@@ -1,11 +1,11 @@
 //! What an operator asks for.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use fedtt_wire::{Plan, RunId};
 
 use super::Coordinator;
-use crate::record::{Status, Traffic};
+use crate::record::Status;
 use crate::run::{Blueprint, Command, CommandError, Run, RunError};
 use crate::store::{Changes, StoreError};
 
@@ -56,27 +56,15 @@ impl Coordinator {
         plan.local.rate.get_or_insert(plan.adapter.usual_rate());
         let id = self.fresh_id(&plan, &changes)?;
         let mut run = Run::start(id.clone(), plan, blueprint, now, &changes)?;
-        run.count_from(self.counters(&changes)?);
         if let Some(token) = token {
             changes.put_token(token, &id)?;
         }
         let effects = run.finish(&changes)?;
+        self.limits.check(&run, &effects)?;
         changes.commit()?;
         self.effects.extend(effects);
         self.runs.insert(id.clone(), run);
         Ok((id, true))
-    }
-
-    /// Every device's traffic as it was reported last, in whichever run, also in one that was removed.
-    fn counters(&self, changes: &Changes) -> Result<BTreeMap<String, Traffic>, StoreError> {
-        let mut last: BTreeMap<String, Traffic> = changes.counters()?.into_iter().collect();
-        for (device, traffic) in self.runs.values().flat_map(|run| run.counters()) {
-            let known = last.entry(device.clone()).or_default();
-            if traffic.up + traffic.down > known.up + known.down {
-                *known = *traffic;
-            }
-        }
-        Ok(last)
     }
 
     /// The plan's name, made safe, and a number that no run ever had: what a removed one left in its folder, and in devices, is not
@@ -107,9 +95,6 @@ impl Coordinator {
             gone.insert(id);
         }
         let changes = self.begin()?;
-        for (device, traffic) in self.counters(&changes)? {
-            changes.put_counters(&device, traffic)?;
-        }
         let mut effects = Vec::new();
         for id in &gone {
             if let Some(run) = self.runs.get(id) {
@@ -139,6 +124,9 @@ impl Coordinator {
         found.command(command, now)?;
         let effects = found.finish(&changes)?;
         let status = found.summary().status;
+        if status.is_final() {
+            changes.drop_updates(&id, found.round())?;
+        }
         changes.commit()?;
         self.effects.extend(effects);
         if status.is_final() {

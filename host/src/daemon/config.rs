@@ -8,7 +8,11 @@ use fedtt_link::broker::BrokerConfig;
 use fedtt_link::{BrokerUrl, Retry, TlsFiles};
 use serde::Deserialize;
 
+use crate::coordinator::Limits;
 use crate::fleet::IdentitySettings;
+
+/// Chunks of a run's state: with its changes and some more runs they have room in the broker within the host.
+const MOST_CHUNKS: u32 = 2048;
 
 /// The settings cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +47,8 @@ pub struct HostConfig {
     pub runs: PathBuf,
     /// The broker's address, `mqtt[s]://[user[:password]@]host[:port]`; without one a broker runs within the host.
     pub broker: Option<String>,
+    /// Largest packet of a broker of one's own, in bytes: what is larger is not sent, as the broker would end the connection.
+    pub max_packet: usize,
     /// Files for TLS, with a broker of one's own.
     pub tls: TlsFiles,
     /// Whom it trusts.
@@ -117,6 +123,7 @@ impl Default for HostConfig {
             state: state_folder(),
             runs: "runs".into(),
             broker: None,
+            max_packet: BrokerConfig::default().max_packet,
             tls: TlsFiles::default(),
             security: SecuritySettings::default(),
             identity: IdentitySettings::default(),
@@ -187,6 +194,12 @@ impl HostConfig {
     pub(super) fn retry(&self) -> Retry {
         let wait = |seconds: f64| Duration::try_from_secs_f64(seconds).unwrap_or_default();
         Retry { min: wait(self.reconnect.first), max: wait(self.reconnect.longest) }
+    }
+
+    /// What the broker takes, the one within the host or one's own.
+    pub(super) fn limits(&self) -> Limits {
+        let packet = if self.broker.is_some() { self.max_packet } else { self.embedded.max_packet };
+        Limits { packet, chunks: MOST_CHUNKS }
     }
 
     pub(super) fn broker_config(&self) -> BrokerConfig {

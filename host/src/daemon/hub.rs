@@ -210,7 +210,7 @@ impl Hub {
                 }
                 Effect::Broadcast(broadcast) => self.outbox.push_all(broadcast),
                 Effect::Event(event) => events.push(event),
-                Effect::Warning { device, reason } => self.teller.warn(device.as_str(), reason),
+                Effect::Warning { device, reason } => self.teller.warn_of_device(device.as_str(), reason),
                 Effect::RoundEnded { run, round } => self.measure(run, round)?,
             }
         }

@@ -53,7 +53,7 @@ use registry::Registry;
 use scribe::Scribe;
 use tell::Teller;
 
-/// Largest packet: the largest chunk a plan may ask for.
+/// Largest packet that comes in; brokers are to have a lower limit.
 const MAX_PACKET: usize = 72 << 20;
 
 /// Bytes of messages that may wait before the link is left unread: devices, and what they send, wait in the broker.
@@ -122,7 +122,7 @@ pub async fn serve(config: HostConfig, shutdown: impl Future<Output = ()>, tell:
     made.map_err(io(format!("state folder {}", state.display())))?;
     let store = Store::open(&state.join("host.redb"))?;
     let registry = Arc::new(Registry::open(&state.join("known.json"))?);
-    let coordinator = Coordinator::open(store, now())?;
+    let coordinator = Coordinator::open(store, now())?.within(config.limits());
     let folder = fleet::folder(state);
     std::fs::create_dir_all(&folder).map_err(io(format!("folder {}", folder.display())))?;
     let host_key = Arc::new(fleet::host_key(&fleet::host_key_file(state)).map_err(FleetError::from)?);
@@ -150,7 +150,7 @@ pub async fn serve(config: HostConfig, shutdown: impl Future<Output = ()>, tell:
     let sealer = Sealer::new(Topics::new(&fleet), host_key.clone());
     let (outbox, publishing) = {
         let teller = teller.clone();
-        Outbox::new(link.clone(), sealer.clone(), move |error| teller.warn("broker", error))
+        Outbox::new(link.clone(), sealer.clone(), config.limits().packet, move |error| teller.warn("broker", error))
     };
 
     link.subscribe(Topics::new(&fleet).enrolment_filter()).await?;

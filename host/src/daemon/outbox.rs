@@ -13,6 +13,9 @@ use crate::run::Broadcast;
 /// Bytes that may wait before no more messages are taken in.
 const FULL: usize = 64 << 20;
 
+/// Bytes of a publication's packet beside topic and payload, at most.
+const HEADER: usize = 9;
+
 /// What waits.
 enum Outgoing {
     One(Publication),
@@ -37,19 +40,26 @@ impl Outgoing {
 }
 
 impl Outbox {
-    /// An outbox for `link`; `fail` is told what could not be published. The task ends when the outbox is dropped and
+    /// An outbox for `link`, to a broker that takes packets of at most `packet` bytes and ends the connection of whoever sends larger
+    /// ones; `fail` is told what could not be published. The task ends when the outbox is dropped and
     /// everything is handed over.
     pub(super) fn new(
         link: Link,
         sealer: Sealer,
+        packet: usize,
         fail: impl Fn(String) + Send + Sync + 'static,
     ) -> (Self, JoinHandle<()>) {
         let (queue, mut outgoing) = mpsc::unbounded_channel::<Outgoing>();
         let waiting = Arc::new(AtomicUsize::new(0));
         let counter = waiting.clone();
-        let publish = async move |publication| {
-            if let Err(error) = link.publish(publication).await {
-                fail(LinkError::to_string(&error));
+        let publish = async move |publication: Publication| {
+            let bytes = publication.topic.len() + publication.payload.len() + HEADER;
+            let published = match bytes > packet {
+                true => Err(LinkError::TooLarge { topic: publication.topic, bytes, limit: packet }),
+                false => link.publish(publication).await,
+            };
+            if let Err(error) = published {
+                fail(error.to_string());
             }
         };
         let task = tokio::spawn(async move {

@@ -18,6 +18,9 @@ use crate::web::snapshot::Fault;
 /// Errors kept.
 const KEPT: usize = 50;
 
+/// Warnings of devices that are told in a minute, of all together.
+const OF_DEVICES: u32 = 60;
+
 /// Something the host tells people.
 #[derive(Clone, Debug)]
 pub enum Told {
@@ -80,11 +83,13 @@ pub(crate) struct Teller {
     tell: Tell,
     faults: Arc<Mutex<Faults>>,
     damper: Arc<Mutex<Damper>>,
+    devices: Arc<Mutex<(Damper, Damper)>>,
 }
 
 impl Teller {
     pub(crate) fn new(tell: Tell) -> Self {
-        Teller { tell, faults: Arc::default(), damper: Arc::default() }
+        let devices = (Damper::default(), Damper::new(OF_DEVICES, 60_000));
+        Teller { tell, faults: Arc::default(), damper: Arc::default(), devices: Arc::new(Mutex::new(devices)) }
     }
 
     pub(crate) fn say(&self, told: Told) {
@@ -100,13 +105,28 @@ impl Teller {
 
     /// Something is wrong that stops nothing.
     pub(crate) fn warn(&self, source: &str, message: String) {
-        // What any device can cause at will is told a few times a minute, but each thing that is wrong with it.
         self.warn_of(&format!("{source}: {message}"), source, message);
     }
 
     /// As [`Teller::warn`], where names and reasons can be made up: a few of a kind are told in a minute, whomever they name.
     pub(crate) fn warn_of(&self, kind: &str, source: &str, message: String) {
-        let Some(message) = self.damp(kind, &message) else {
+        self.tell_warning(source, self.damp(kind, &message));
+    }
+
+    /// Something is wrong with a device, or said in its name. Each thing is told a few times a minute, and only so many of all: who
+    /// makes up names neither fills the log nor keeps what the host says of itself out of it.
+    pub(crate) fn warn_of_device(&self, device: &str, message: String) {
+        let now = super::now();
+        let mut devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
+        let (each, all) = &mut *devices;
+        let told = each.damp(&format!("{device}: {message}"), &message, now);
+        let told = told.and_then(|message| all.damp("", &message, now));
+        drop(devices);
+        self.tell_warning(device, told);
+    }
+
+    fn tell_warning(&self, source: &str, message: Option<String>) {
+        let Some(message) = message else {
             self.faults.lock().unwrap_or_else(PoisonError::into_inner).total += 1;
             return;
         };
@@ -159,5 +179,25 @@ impl Teller {
     pub(crate) fn faults(&self) -> (Vec<Fault>, u64) {
         let faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
         (faults.last.iter().cloned().collect(), faults.total)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn made_up_names_neither_fill_the_log_nor_keep_the_hosts_own_words_out_of_it() {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let said = told.clone();
+        let teller = Teller::new(Arc::new(move |told| said.lock().unwrap().push(told)));
+        (0..5000).for_each(|n| teller.warn_of_device(&format!("made-up-{n}"), format!("it has reason {n}")));
+        let count = told.lock().unwrap().len();
+        // A minute may end meanwhile.
+        assert!((60..=120).contains(&count), "{count}");
+        assert_eq!(teller.faults().1, 5000, "counted all the same");
+        (0..3).for_each(|n| teller.warn("artefacts", format!("disk {n} is full")));
+        assert_eq!(told.lock().unwrap().len(), count + 3);
     }
 }

@@ -89,6 +89,7 @@ pub(super) fn round(run: &Run, devices: &BTreeMap<DeviceName, Device>) -> Option
             received: 0,
             cohort: could.map(|(name, _)| member(name, MemberState::Asked)).collect(),
             needed,
+            again: run.due().filter(|&due| due != u64::MAX && due > super::now()),
         });
     };
     let (began, deadline, refusals) = run.window()?;
@@ -117,5 +118,6 @@ pub(super) fn round(run: &Run, devices: &BTreeMap<DeviceName, Device>) -> Option
         received: accepted.len(),
         cohort: members.collect(),
         needed,
+        again: None,
     })
 }

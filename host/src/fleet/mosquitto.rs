@@ -103,7 +103,7 @@ pub(super) fn write(
         on_revoke: options.on_revoke.clone(),
         life: options.life,
     };
-    place(&folder.join("host.toml"), host_toml(&deployment, state).as_bytes(), 0o644, None)?;
+    place(&folder.join("host.toml"), host_toml(&deployment, state, options.max_packet).as_bytes(), 0o644, None)?;
     file("mosquitto.conf", &settings(options, fleet), 0o640)?;
     Ok(deployment)
 }
@@ -205,7 +205,7 @@ pattern read fedtt/{fleet}/enroll/%c/answer
     )
 }
 
-fn host_toml(deployment: &Deployment, state: &Path) -> String {
+fn host_toml(deployment: &Deployment, state: &Path, max_packet: u64) -> String {
     let Deployment { fleet, folder, .. } = deployment;
     let (broker, folder) = (deployment.broker(), folder.display());
     let state = toml::Value::from(state.to_string_lossy().as_ref());
@@ -214,6 +214,7 @@ fn host_toml(deployment: &Deployment, state: &Path) -> String {
 # The host of this broker: fedtt serve --config {folder}/host.toml
 fleet = \"{fleet}\"
 broker = \"{broker}\"
+max_packet = {max_packet}
 state = {state}
 runs = \"runs\"
 

@@ -1,7 +1,7 @@
 //! The quality of the global adapter over what it cost.
 
 use super::RunReport;
-use crate::record::Measured;
+use crate::record::{Measured, less_is_better};
 
 /// The global adapter at one point of a run.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,13 +75,21 @@ impl Curve {
 
     /// Whether `a` is the better of two values.
     pub(super) fn better(&self, a: f64, b: f64) -> bool {
-        let lower = ["nats", "loss", "perplexity", "error"].iter().any(|word| self.metric.contains(word));
-        if lower { a < b } else { a > b }
+        if less_is_better(&self.metric) { a < b } else { a > b }
     }
 
     /// The best point, the earliest of equals.
     pub(super) fn best(&self) -> Option<&Point> {
         self.best_within(|_| true)
+    }
+
+    /// Each point, with the best value until then.
+    pub(super) fn best_so_far(&self) -> impl Iterator<Item = (&Point, f64)> {
+        self.points.iter().scan(None, |best, point| {
+            let value = best.filter(|&best| !self.better(point.value, best)).unwrap_or(point.value);
+            *best = Some(value);
+            Some((point, value))
+        })
     }
 
     /// The best point among those `allowed`.

@@ -52,7 +52,8 @@ fn payload(report: &RunReport) -> Option<f64> {
 
 /// Least and most values that trained in a round.
 fn trained(report: &RunReport) -> String {
-    let values = || report.rounds.iter().map(|r| r.trained);
+    // Nothing trains where the last adapter is measured.
+    let values = || report.rounds.iter().map(|r| r.trained).filter(|&trained| trained > 0);
     match (values().min(), values().max()) {
         (Some(least), Some(most)) if least < most => format!("{} to {}", count(least), count(most)),
         (Some(one), _) => count(one),

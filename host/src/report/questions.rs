@@ -72,7 +72,7 @@ pub(super) fn budget(runs: &[Run<'_>]) -> String {
             name: run.name.clone(),
             colour: run.colour,
             dashed: false,
-            points: curve.points.iter().filter_map(|p| Some((of(p)?, p.value))).collect(),
+            points: curve.best_so_far().filter_map(|(p, best)| Some((of(p)?, best))).collect(),
         });
         let series: Vec<Series> = series.collect();
         let totals = series.iter().filter_map(|s| s.points.iter().map(|p| p.0).reduce(f64::max)).filter(|&t| t > 0.0);

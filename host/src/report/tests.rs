@@ -85,6 +85,7 @@ fn a_measurement_costs_what_was_used_before_it() {
     assert_eq!(curve.best_within(|p| p.bytes < 100.0).map(|p| p.value), Some(0.5));
     assert_eq!(curve.reached(0.8).map(|p| p.rounds), Some(1));
     assert_eq!(curve.reached(0.95), None);
+    assert_eq!(curve.best_so_far().map(|(_, best)| best).collect::<Vec<_>>(), [0.5, 0.9, 0.9, 0.9]);
     assert!((curve.deepest_fall() - 0.1).abs() < 1e-12);
 }
 

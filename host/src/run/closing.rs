@@ -1,5 +1,6 @@
 //! The end of a round: from its updates to the next global state.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use fedtt_wire::{Message, chunk};
@@ -11,7 +12,7 @@ use super::selecting::{LONGEST_PAUSE, Selecting, pause};
 use super::{Phase, Run, RunError, What};
 use crate::aggregate::{AggregateError, AggregationReport, Contributions, Contributor, aggregate, norm};
 use crate::record::{Contribution, Measured, RoundRecord, Status, Traffic};
-use crate::store::{Changes, Kept, Tensors};
+use crate::store::{Changes, Kept, StoreError, Tensors};
 
 /// Bytes of a chunk beside its data: frame, names, digest, MQTT header and acknowledgement.
 const CHUNK_OVERHEAD: u64 = 170;
@@ -62,8 +63,7 @@ impl Run {
         }
         if hopeless || elapsed >= plan.longest() {
             let why = if hopeless {
-                let reasons: Vec<&str> = collecting.record.refusals.values().map(String::as_str).collect();
-                format!("too many devices refused: {}", reasons.join("; "))
+                format!("too many devices refused: {}", commonest(collecting.record.refusals.values()))
             } else {
                 format!("{received} updates in {} s, {fewest} needed", elapsed / 1000)
             };
@@ -107,7 +107,7 @@ impl Run {
         let lost = collecting.lost(now).map(|device| (device.clone(), "away when the round ended".to_string()));
         record.refusals.extend(lost);
         let updates = store.updates(&self.id, self.record.round)?;
-        self.gather(&mut record, &updates);
+        self.gather(&mut record, &updates, store)?;
         let measuring = self.is_measuring();
         if measuring {
             self.note_measurement(&mut record, store)?;
@@ -165,7 +165,7 @@ impl Run {
     }
 
     /// What each update says of its making.
-    fn gather(&mut self, record: &mut RoundRecord, updates: &[(String, Kept)]) {
+    fn gather(&self, record: &mut RoundRecord, updates: &[(String, Kept)], store: &Changes) -> Result<(), StoreError> {
         record.contributions.clear();
         record.left_out.clear();
         for (device, Kept { update, payload, .. }) in updates {
@@ -173,7 +173,7 @@ impl Run {
             let chunks = payload.div_ceil(self.record.plan.wire.chunk as u64).max(1);
             let own = *payload + chunks * (CHUNK_OVERHEAD + device.len() as u64);
             let now = Traffic { up: update.sent + own, down: update.received };
-            let before = self.record.counters.insert(device.clone(), now).unwrap_or_default();
+            let before = store.counters(device, now)?;
             // A counter below the last one began anew with the device's program.
             let since = |now: u64, before: u64| if now >= before { now - before } else { now };
             let traffic = Traffic { up: since(now.up, before.up), down: since(now.down, before.down) };
@@ -192,6 +192,7 @@ impl Run {
             };
             record.contributions.insert(device.clone(), contribution);
         }
+        Ok(())
     }
 
     /// Takes what the devices measured together. Keeps the adapter the round began with if it is the best so far by their
@@ -255,6 +256,24 @@ impl Run {
         self.record.summary.updates += aggregated.report.clients.len() as u64;
         Ok(())
     }
+}
+
+/// Reasons that are told; a fleet may have as many as devices.
+const TOLD: usize = 3;
+
+/// The commonest of some reasons, each once.
+fn commonest<'a>(reasons: impl Iterator<Item = &'a String>) -> String {
+    let mut counts = BTreeMap::new();
+    reasons.for_each(|reason| *counts.entry(reason.as_str()).or_insert(0u32) += 1);
+    let mut counts: Vec<(&str, u32)> = counts.into_iter().collect();
+    counts.sort_by_key(|&(_, times)| std::cmp::Reverse(times));
+    let told = counts.iter().take(TOLD).map(|&(reason, times)| match times {
+        1 => reason.to_string(),
+        _ => format!("{reason} ({times} devices)"),
+    });
+    let others = counts.len().saturating_sub(TOLD);
+    let more = (others > 0).then(|| format!("{others} other reasons"));
+    told.chain(more).collect::<Vec<_>>().join("; ")
 }
 
 fn report(record: &mut RoundRecord, report: &AggregationReport) {

@@ -178,7 +178,7 @@ impl Run {
     /// A device gets the run's bundle first.
     pub fn fetching(&mut self, device: &DeviceName, now: u64) {
         let Phase::Collecting(collecting) = &self.record.phase else { return };
-        if collecting.cohort.contains(device) && !self.accepted.contains(device) {
+        if collecting.cohort.contains(device) && !self.accepted.contains(device) && self.told.one_more(device) {
             self.say(now, What::Fetching { device: device.to_string() });
         }
     }
@@ -306,6 +306,9 @@ impl Run {
     }
 
     fn refuse(&mut self, now: u64, device: &DeviceName, kind: &str, reason: String) {
+        if !self.told.one_more(device) {
+            return;
+        }
         self.say(now, What::Refused { device: device.to_string(), kind: kind.to_string(), reason });
     }
 

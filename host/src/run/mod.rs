@@ -124,8 +124,6 @@ struct Record {
     counted: Vec<DeviceName>,
     /// The state before the last change, and the change's payload, which the store has.
     change: Option<(Digest, Parcel)>,
-    /// The devices' traffic counters when they last reported.
-    counters: BTreeMap<String, Traffic>,
     /// Most chunks a retained payload ever had: so many topics are to be cleared in the end.
     chunks: u32,
     /// Number of the last manifest.
@@ -154,6 +152,30 @@ pub struct Current<'a> {
     pub progress: &'a BTreeMap<String, Progress>,
 }
 
+/// Events that devices can cause at will, and are told of one device and of all in a round. The others are only counted.
+const MOST_TOLD: (usize, usize) = (5, 1000);
+
+/// How often devices have caused such events in the round.
+#[derive(Default)]
+struct Told {
+    by: BTreeMap<DeviceName, usize>,
+    all: usize,
+}
+
+impl Told {
+    /// Whether one more is told.
+    fn one_more(&mut self, device: &DeviceName) -> bool {
+        if self.all >= MOST_TOLD.1 {
+            return false;
+        }
+        let times = self.by.entry(device.clone()).or_default();
+        let told = *times < MOST_TOLD.0;
+        *times += usize::from(told);
+        self.all += usize::from(told);
+        told
+    }
+}
+
 /// A run.
 pub struct Run {
     id: RunId,
@@ -169,6 +191,7 @@ pub struct Run {
     published: Option<(Digest, u64)>,
     progress: BTreeMap<String, Progress>,
     said_waiting: Option<(usize, usize)>,
+    told: Told,
     /// Whether the host has examples to measure adapters on.
     measured_here: bool,
     /// The round whose adapter it was asked to measure.
@@ -214,7 +237,6 @@ impl Run {
             stale: 0,
             counted: Vec::new(),
             change: None,
-            counters: BTreeMap::new(),
             chunks: 0,
             issued: 0,
             to_be_measured: None,
@@ -272,6 +294,7 @@ impl Run {
             published: None,
             progress: BTreeMap::new(),
             said_waiting: None,
+            told: Told::default(),
             measured_here: false,
             measure_asked: None,
             effects: Vec::new(),
@@ -309,17 +332,6 @@ impl Run {
         }
         let stored = store.tensors(&self.id, Tensors::Global, &self.layout)?;
         Ok(stored.ok_or_else(|| StoreError::missing(&self.id, "the global state"))?)
-    }
-
-    /// The devices' traffic counters as this run knows them.
-    pub fn counters(&self) -> &BTreeMap<String, Traffic> {
-        &self.record.counters
-    }
-
-    /// Lets the counters of devices begin where other runs have seen them last.
-    pub fn count_from(&mut self, counters: BTreeMap<String, Traffic>) {
-        self.record.counters = counters;
-        self.dirty = true;
     }
 
     /// What decides its parameters beside the plan.

@@ -34,7 +34,12 @@ impl Broadcast {
         self.payload.len()
     }
 
-    /// Its messages, each with where it goes.
+    /// Its messages.
+    pub fn chunks(&self) -> u32 {
+        self.parcel.chunks
+    }
+
+    /// They themselves, each with where it goes.
     pub fn messages(&self) -> impl Iterator<Item = Result<(Topic, Vec<u8>), WireError>> + '_ {
         (0..self.parcel.chunks).map(|index| {
             let part = chunk::part(&self.run, self.round, self.parcel, &self.payload, self.chunk, index);

@@ -84,8 +84,6 @@ fn runs_are_removed_for_good_and_their_ids_with_them() {
     assert!(fleet.ended, "cleared once more, as the host may have been killed before it could");
     let (run, fresh) = fleet.coordinator.start(plan(2), blueprint(), Some("token"), fleet.now).unwrap();
     assert_eq!((run.as_str(), fresh), ("test-3", true), "the token starts anew, under an id nobody had");
-    let counters = fleet.coordinator.runs()[&run].counters();
-    assert!(counters.len() == 2 && counters.values().all(|c| c.up > 1000), "counted on, not anew: {counters:?}");
     fleet.ended = false;
     fleet.now += 25 * 3_600_000;
     fleet.reconnect();
@@ -108,7 +106,7 @@ fn a_run_that_goes_on_is_not_removed_nor_any_named_with_it() {
 }
 
 #[test]
-fn what_devices_sent_of_a_round_that_was_stopped_goes_with_the_run() {
+fn what_devices_sent_of_a_round_that_was_stopped_goes_with_the_round() {
     let mut long = plan(2);
     long.adapter.method = fedtt_tt::config::Method::Dense;
     long.adapter.bottleneck = 2500;
@@ -122,9 +120,8 @@ fn what_devices_sent_of_a_round_that_was_stopped_goes_with_the_run() {
     fleet.send(Topic::Up(device(1)), Message::from(part).encode(3).unwrap());
     assert_eq!(files(), 2);
     fleet.command(Command::Stop);
-    assert_eq!(files(), 1, "half an update is of no use to a run that is over");
+    assert_eq!(files(), 0, "of no use to a run that is over");
     assert_eq!(remove(&mut fleet, &["test-1"]), Ok(1));
-    assert_eq!(files(), 0);
     let late = fleet.coordinator.handle(Vec::new(), fleet.now).unwrap();
     assert!(late.is_empty());
 }

@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::collecting::Collecting;
-use super::{Candidate, Phase, Run, RunError, What};
+use super::{Candidate, Phase, Run, RunError, Told, What};
 use crate::record::RoundRecord;
 use crate::store::Changes;
 
@@ -106,6 +106,7 @@ impl Run {
             away: BTreeMap::new(),
         };
         self.progress.clear();
+        self.told = Told::default();
         self.publish_change(store)?;
         self.publish_manifest(&collecting, now)?;
         self.record.phase = Phase::Collecting(collecting);

@@ -17,6 +17,8 @@ use crate::store::Store;
 mod away;
 #[path = "batch_tests.rs"]
 mod batch;
+#[path = "bounds_tests.rs"]
+mod bounds;
 #[path = "test_fleet.rs"]
 mod fleet;
 #[path = "long_tests.rs"]

@@ -1,5 +1,5 @@
-//! Runs that were removed, and the little that is kept of them: their ids, which no other run gets, what their devices' traffic
-//! counters said, and what may have to be cleared at the broker once more.
+//! Runs that were removed, and the little that is kept of them: their ids, which no other run gets, and what may have to be cleared at the
+//! broker once more; also devices' traffic counters, which outlast runs.
 
 use fedtt_wire::RunId;
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
@@ -10,7 +10,7 @@ use crate::run::Retained;
 
 /// Removed run to what it may have left at the broker, CBOR.
 const REMOVED: TableDefinition<&str, &[u8]> = TableDefinition::new("removed");
-/// Device to its counters as removed runs had them last: up and down.
+/// Device to its counters when it last reported, in whichever run: up and down.
 const COUNTERS: TableDefinition<&str, (u64, u64)> = TableDefinition::new("counters");
 
 pub(super) fn prepare(transaction: &WriteTransaction) -> Result<(), StoreError> {
@@ -53,21 +53,12 @@ impl Changes {
         Ok(removed)
     }
 
-    /// Keeps a device's counters beyond the run that knew them.
-    pub(crate) fn put_counters(&self, device: &str, traffic: Traffic) -> Result<(), StoreError> {
-        self.table(COUNTERS)?.insert(device, (traffic.up, traffic.down))?;
-        Ok(())
-    }
-
-    /// Devices' counters as removed runs had them last.
-    pub(crate) fn counters(&self) -> Result<Vec<(String, Traffic)>, StoreError> {
-        let mut counters = Vec::new();
-        for entry in self.transaction.open_table(COUNTERS)?.iter()? {
-            let (device, traffic) = entry?;
-            let (up, down) = traffic.value();
-            counters.push((device.value().to_string(), Traffic { up, down }));
-        }
-        Ok(counters)
+    /// Keeps what a device's counters say, and tells what they said when it last reported: runs that go on at the same time share
+    /// what a device sent, and none counts it again.
+    pub(crate) fn counters(&self, device: &str, now: Traffic) -> Result<Traffic, StoreError> {
+        let before = self.table(COUNTERS)?.insert(device, (now.up, now.down))?.map(|before| before.value());
+        let (up, down) = before.unwrap_or_default();
+        Ok(Traffic { up, down })
     }
 }
 
@@ -116,7 +107,7 @@ mod tests {
         fill(&first);
         let changes = store.begin().unwrap();
         changes.remove_run(&first, &Retained::default()).unwrap();
-        changes.put_counters("d1", Traffic { up: 5, down: 6 }).unwrap();
+        changes.counters("d1", Traffic { up: 5, down: 6 }).unwrap();
         changes.commit().unwrap();
         let left = rows(&store).into_iter().map(|(name, rows)| match name.as_str() {
             "removed" | "counters" => (name, rows - 1),
@@ -126,7 +117,7 @@ mod tests {
         let changes = store.begin().unwrap();
         assert!(changes.was_removed(&first).unwrap() && !changes.was_removed(&other).unwrap());
         assert_eq!(changes.removed().unwrap(), [(first, Retained::default())]);
-        assert_eq!(changes.counters().unwrap(), [("d1".to_string(), Traffic { up: 5, down: 6 })]);
+        assert_eq!(changes.counters("d1", Traffic::default()).unwrap(), Traffic { up: 5, down: 6 });
         assert_eq!(changes.run_of_token("token of a-1").unwrap(), None);
         assert_eq!(changes.updates(&other, 7).unwrap().len(), 1);
     }

@@ -161,11 +161,19 @@ fn current(round: &RoundView, run: &str, now: u64) -> String {
     let asked = round.cohort.len();
     match round.phase {
         Phase::Resting => String::new(),
-        Phase::Selecting => format!(
-            "<div class=\"now\"><p><b>Round {number}</b> waits for devices: {asked} of {} needed are there <small>for {}</small></p></div>",
-            round.needed,
-            duration((now.saturating_sub(round.began) / 1000) as f64),
-        ),
+        Phase::Selecting => {
+            let waits = match round.again {
+                Some(again) => {
+                    format!("failed, and begins again in {}", duration(again.saturating_sub(now).div_ceil(1000) as f64))
+                }
+                None => format!(
+                    "waits for devices: {asked} of {} needed are there <small>for {}</small>",
+                    round.needed,
+                    duration((now.saturating_sub(round.began) / 1000) as f64),
+                ),
+            };
+            format!("<div class=\"now\"><p><b>Round {number}</b> {waits}</p></div>")
+        }
         Phase::Collecting => {
             let left = round.deadline.map(|end| end.saturating_sub(now)).filter(|&left| left > 0);
             let left = left.map_or(String::new(), |left| format!(" · at most {} left", duration((left / 1000) as f64)));

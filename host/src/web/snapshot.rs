@@ -79,6 +79,9 @@ pub struct RoundView {
     pub cohort: Vec<MemberView>,
     /// Devices it needs to begin.
     pub needed: usize,
+    /// Unix milliseconds before which it does not begin, as it has failed before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub again: Option<u64>,
 }
 
 /// Where a device of the cohort is.

@@ -43,6 +43,7 @@ fn snapshot() -> Snapshot {
         received: 0,
         cohort: vec![member],
         needed: 1,
+        again: None,
     };
     Snapshot {
         time: 62_000,

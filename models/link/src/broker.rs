@@ -44,14 +44,14 @@ const OPEN: &str = "it knows neither TLS nor who may do what, and listens on thi
 const SUBSCRIPTIONS_PER_CLIENT: usize = 1_000;
 
 impl Default for BrokerConfig {
-    /// Loopback at a free port; packets to 4 MiB, 2,000 clients, 10,000 retained messages, 10,000 messages or 64 MiB queued
+    /// Loopback at a free port; packets to 4 MiB, 2,000 clients, 100,000 retained messages, 10,000 messages or 64 MiB queued
     /// per client, sessions kept for a day.
     fn default() -> Self {
         Self {
             bind: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             max_packet: 4 << 20,
             max_clients: 2_000,
-            max_retained: 10_000,
+            max_retained: 100_000,
             max_queued_messages: 10_000,
             max_queued_bytes: 64 << 20,
             session_expiry: Duration::from_secs(24 * 3600),

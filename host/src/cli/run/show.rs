@@ -4,7 +4,7 @@ use fedtt::control::Request;
 use fedtt::record::{Measured, RoundRecord, RunSummary};
 use fedtt::web::snapshot::{MemberState, Phase, RoundView};
 
-use super::super::host::{HostArgs, ago};
+use super::super::host::{HostArgs, ago, now};
 use super::field;
 use crate::output::{Outcome, bytes, table};
 
@@ -107,9 +107,14 @@ fn standing(current: &RoundView) -> String {
     let round = current.round + 1;
     match current.phase {
         Phase::Resting => format!("Round {round} waits for `resume` or `step`.\n"),
-        Phase::Selecting => {
-            format!("Round {round} waits for devices: {} of {} are there.\n", current.cohort.len(), current.needed)
-        }
+        Phase::Selecting => match current.again {
+            Some(again) => {
+                format!("Round {round} failed, and begins again in {} s.\n", again.saturating_sub(now()).div_ceil(1000))
+            }
+            None => {
+                format!("Round {round} waits for devices: {} of {} are there.\n", current.cohort.len(), current.needed)
+            }
+        },
         Phase::Collecting => {
             let mut text = format!("Round {round}: {} of {} updates are in.\n", current.received, current.cohort.len());
             for member in &current.cohort {

@@ -93,8 +93,10 @@ pub(super) fn watch(run: &str, host: &HostArgs, as_json: bool) -> anyhow::Result
     follow(run, host, |heard| match heard {
         Heard::Summary(summary) => {
             rounds = Some(summary.rounds);
-            let heard = say(json!({ "version": 1, "summary": summary }), standing(&summary));
-            !heard || summary.status.is_final()
+            // How a run ended is said in the end, and to people not twice.
+            let over = summary.status.is_final();
+            let heard = over && !as_json || say(json!({ "version": 1, "summary": summary }), standing(&summary));
+            !heard || over
         }
         Heard::Event(event) => {
             let heard = say(json!({ "version": 1, "event": event }), line(&event, rounds));

@@ -34,6 +34,9 @@ pub struct Coding {
     pub feedback: bool,
 }
 
+/// Largest chunk a plan may ask for: the message it comes in has room within what peers take of any.
+const LARGEST_CHUNK: usize = 4 << 20;
+
 /// How tensors are encoded, either way.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -44,7 +47,7 @@ pub struct WirePlan {
     pub downlink: Encoding,
     /// zstd level.
     pub level: i32,
-    /// Largest chunk of a message, in bytes.
+    /// Largest chunk of a message, in bytes; the broker has to take it in one packet.
     pub chunk: usize,
 }
 
@@ -65,8 +68,8 @@ impl WirePlan {
         if !(1..=22).contains(&self.level) {
             return Err(PlanError::new("wire.level", format!("{} is not within 1..=22", self.level)));
         }
-        if !(1024..=64 * 1024 * 1024).contains(&self.chunk) {
-            return Err(PlanError::new("wire.chunk", format!("{} is not within 1 KiB to 64 MiB", self.chunk)));
+        if !(1024..=LARGEST_CHUNK).contains(&self.chunk) {
+            return Err(PlanError::new("wire.chunk", format!("{} is not within 1 KiB to 4 MiB", self.chunk)));
         }
         if self.uplink.encoding == Encoding::Int8 && !self.uplink.delta {
             let reason = "int8 is too coarse for whole values; send differences (delta = true) or a wider format";
