@@ -18,7 +18,8 @@ impl Backbone {
         let view = View::new(&self.graph, &self.facts);
         let (_, width) = token_table(&view, self.input(Role::Ids)?)?;
         // Before or after the projection of tokens to the stream's width, where there is one.
-        let widths = [Some(width), self.anatomy.sites.first().map(|site| site.width_out)];
+        let first = self.anatomy.sites.first().map(|site| site.width_out);
+        let widths = [Some(width), first, Some(self.anatomy.hidden)];
         let tokens: Vec<&str> = [Role::Ids, Role::Types].into_iter().filter_map(|role| self.input(role)).collect();
         let reach = |node: &Node| {
             let rows = table(&view, node, &widths)?;

@@ -1,12 +1,15 @@
 //! ONNX files to [`Graph`]: opset 21 throughout, constants as weights, model-local functions inlined.
 
+mod attention;
 mod blocked;
 mod budget;
 mod clean;
+mod counted;
 mod error;
 mod function;
 mod gathered;
 mod lower;
+mod newer;
 mod opset;
 mod order;
 mod scan;
@@ -35,7 +38,7 @@ const MAX_FILE: u64 = 1 << 31;
 /// Weights in external files stay there and are read when asked for; their files must lie in the model's folder.
 ///
 /// # Errors
-/// When the file is not a whole ONNX model, its opset is not among 11 to 23, or it uses something that has no place in
+/// When the file is not a whole ONNX model, its opset is not among 11 to 26, or it uses something that has no place in
 /// the [`Graph`]: sparse tensors, strings, sequences, training information, recursive functions.
 pub fn read(path: &Path) -> Result<Graph, ImportError> {
     let io = |source| ImportError::Io { path: path.to_path_buf(), source };
@@ -64,9 +67,14 @@ pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Graph, ImportError> {
     }
     let mut graph = lower::model(model, bytes, path)?;
     order::check(&mut graph)?;
-    inline_known_branches(&mut graph);
-    sequence::take_apart(&mut graph);
+    // Once more for what branches held.
+    for _ in 0..2 {
+        sequence::take_apart(&mut graph);
+        newer::take_apart(&mut graph)?;
+        inline_known_branches(&mut graph);
+    }
     gathered::take_apart(&mut graph)?;
+    counted::from_the_front(&mut graph);
     typed::resolve(&mut graph);
     table::pick_before_unpacking(&mut graph);
     blocked::pick_before_unpacking(&mut graph);

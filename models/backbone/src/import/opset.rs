@@ -8,14 +8,11 @@ use std::ops::RangeInclusive;
 use super::ImportError;
 use crate::ir::{Attr, Graph, Node, Weight};
 
-/// Opsets whose models are understood. Opsets 22 and 23 only widen types and add operators.
-pub(super) const SUPPORTED: RangeInclusive<i64> = 11..=23;
+/// Opsets whose models are understood. Those above 21 only widen types and add operators.
+pub(super) const SUPPORTED: RangeInclusive<i64> = 11..=26;
 
 /// Marks a softmax of opset 11 or 12, which works on the input flattened to two dimensions at `axis`.
 pub(super) const FLATTENING: &str = "~flattening";
-
-/// Operators that opset 23 brought.
-const NEWER: [&str; 3] = ["Attention", "RMSNormalization", "RotaryEmbedding"];
 
 /// Appends `node`, written for opset `from`, to `graph` in the form it has in opset 21.
 pub(super) fn upgrade(mut node: Node, from: i64, graph: &mut Graph) -> Result<(), ImportError> {
@@ -64,9 +61,6 @@ pub(super) fn upgrade(mut node: Node, from: i64, graph: &mut Graph) -> Result<()
         "DFT" if from < 20 => return Err(changed(&node, 20)),
         "DequantizeLinear" if from > 22 && node.int("output_dtype").unwrap_or(0) != 0 => {
             return Err(ImportError::node(&node, "sets output_dtype, which opset 21 lacks: export for opset 21"));
-        }
-        op if from > 22 && NEWER.contains(&op) => {
-            return Err(ImportError::node(&node, "is an operator that opset 21 lacks: export for opset 21 or lower"));
         }
         _ => {}
     }

@@ -73,8 +73,7 @@ fn standard(op: &str) -> Option<Rule> {
         | "ScatterElements"
         | "ScatterND"
         | "GroupNormalization"
-        | "InstanceNormalization"
-        | "RMSNormalization" => elementwise::like_first,
+        | "InstanceNormalization" => elementwise::like_first,
         "RandomNormalLike" | "RandomUniformLike" | "EyeLike" | "Bernoulli" => elementwise::like_first_typed,
         "Add" | "Sub" | "Mul" | "Div" | "Mod" | "Pow" | "BitwiseAnd" | "BitwiseOr" | "BitwiseXor" | "BitShift" => {
             elementwise::arithmetic

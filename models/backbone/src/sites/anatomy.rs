@@ -99,7 +99,7 @@ struct Block<'r, 'a> {
 /// Groups sites into blocks: a second site of a kind opens the next block, so parallel blocks group as well.
 fn into_blocks<'r, 'a>(found: &'r [Residual<'a>]) -> Result<Vec<Block<'r, 'a>>, SiteError> {
     let mut pairs: Vec<[Option<&Residual>; 2]> = vec![[None; 2]];
-    for residual in found {
+    for residual in without_inner(found) {
         let slot = usize::from(!residual.attends);
         if pairs.last().is_some_and(|pair| pair[slot].is_some()) {
             pairs.push([None; 2]);
@@ -122,6 +122,14 @@ fn into_blocks<'r, 'a>(found: &'r [Residual<'a>]) -> Result<Vec<Block<'r, 'a>>, 
             Ok(Block { attn, mlp: mlp.ok_or_else(|| lopsided(i, "MLP"))? })
         })
         .collect()
+}
+
+/// Where each attention is followed by the same number of other sites, as MobileBERT's by four MLPs and a projection to its
+/// wider stream, the last of them counts.
+fn without_inner<'r, 'a>(found: &'r [Residual<'a>]) -> Vec<&'r Residual<'a>> {
+    let runs: Vec<&[Residual<'_>]> = found.chunk_by(|_, next| !next.attends).collect();
+    let alike = runs.iter().all(|run| run.len() == runs[0].len() && run.len() > 2 && run[0].attends);
+    if alike { runs.iter().flat_map(|run| [&run[0], &run[run.len() - 1]]).collect() } else { found.iter().collect() }
 }
 
 fn found_site(view: &View<'_>, residual: &Residual<'_>, block: usize, kind: SiteKind) -> Result<Site, SiteError> {

@@ -113,7 +113,6 @@ fn final_norm<'a>(view: &View<'a>, hidden: usize, last: &[&'a str]) -> Option<&'
         "Cast",
         "Identity",
         "LayerNormalization",
-        "RMSNormalization",
         "Reshape",
     ];
     let mut derived: HashSet<&str> = last.iter().copied().collect();

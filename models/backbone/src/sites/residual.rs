@@ -42,7 +42,6 @@ const PASSES: &[&str] = &[
     "Squeeze",
     "Unsqueeze",
     "LayerNormalization",
-    "RMSNormalization",
     "Where",
 ];
 
@@ -60,8 +59,17 @@ pub(super) fn residuals<'a>(view: &View<'a>) -> Vec<Residual<'a>> {
         residual.attends = residual.projection.input(0).is_some_and(|x| attention_above(view, x, &sums));
     }
     found.sort_by_key(|r| (view.producers.get(r.sum), view.producers.get(r.tensor)));
+    drop_projected_streams(view, &mut found);
     drop_embeddings(view, &mut found);
     found
+}
+
+/// Drops what attention alone is added to: the stream itself, projected to the width that a block of MobileBERT works at. To the
+/// sum of attention and MLP of a parallel block the stream is added yet.
+fn drop_projected_streams(view: &View<'_>, found: &mut Vec<Residual<'_>>) {
+    let attended: HashSet<&str> = found.iter().filter(|r| r.attends).map(|r| r.sum).collect();
+    let is_stream = |sum: &str| attended.contains(sum) && !view.readers(sum).any(|node| node.is("Add"));
+    found.retain(|r| r.attends || !is_stream(r.sum));
 }
 
 /// Drops what is added before the first attention reads the sum: embeddings that are projected and then added to positions.

@@ -21,7 +21,7 @@ pub struct Norm {
 }
 
 /// The gains that lie at or above block `from`, in the order the graph applies them: the scale of a
-/// `LayerNormalization` or `RMSNormalization`, and in decomposed norms the vector of the hidden width that multiplies
+/// `LayerNormalization`, and in decomposed norms the vector of the hidden width that multiplies
 /// a value of the stream.
 ///
 /// # Errors
@@ -52,7 +52,7 @@ fn gain<'a>(view: &View<'_>, node: &'a Node, width: usize) -> Option<&'a str> {
             && view.facts.dtype(value).is_some_and(|t| t.is_float())
     };
     match node.op.as_str() {
-        "LayerNormalization" | "RMSNormalization" => node.input(1).filter(fits),
+        "LayerNormalization" => node.input(1).filter(fits),
         "Mul" => node.inputs.iter().map(String::as_str).find(fits),
         _ => None,
     }

@@ -4,9 +4,12 @@
 mod build;
 mod bundles;
 mod constants;
+#[path = "../engines/mod.rs"]
+mod engines;
 mod fixtures;
 mod functions;
 mod graphs;
 mod masks;
+mod newer;
 mod opsets;
 mod tables;
