@@ -53,7 +53,7 @@ fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     let (output, result) = match &cli.command {
-        Command::Train(args) => with(Output::new("train", args.output.json), |output| train::run(args, output)),
+        Command::Train(args) => judged(Output::new("train", args.output.json), |output| train::run(args, output)),
         Command::Eval(args) => with(Output::new("eval", args.with.output.json), |output| eval::run(args, output)),
         Command::Predict(args) => {
             with(Output::new("predict", args.with.output.json), |output| predict::run(args, output))

@@ -56,6 +56,34 @@ fn wrong_usage_exits_2_and_failures_exit_1() {
 }
 
 #[test]
+fn training_that_is_interrupted_goes_on_where_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let args = ["train", "--engine", "tract", "--threads", "1", "--epochs", "20"];
+    let mut child = Command::new(env!("CARGO_BIN_EXE_fedtt-edge"))
+        .args(args)
+        .current_dir(folder.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    // Signals are listened to by the time the steps are counted.
+    said.by_ref().find(|line| line.contains("steps")).unwrap();
+    let signalled = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(signalled.success());
+    assert!(said.any(|line| line.contains("--resume")));
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    let checkpoint = folder.path().join("adapter.checkpoint");
+    assert!(checkpoint.exists() && !folder.path().join("adapter.safetensors").exists());
+
+    let resumed = edge(folder.path(), &[&args[..], &["--resume", "--stop-after", "1", "--json"]].concat());
+    let envelope = envelope(&resumed);
+    assert_eq!((resumed.status.code(), &envelope["data"]["finished"]), (Some(0), &false.into()), "{envelope}");
+    let afresh = edge(folder.path(), &[&args[..], &["--stop-after", "0"]].concat());
+    assert!(String::from_utf8_lossy(&afresh.stderr).contains("adapter.checkpoint.previous"), "{afresh:?}");
+}
+
+#[test]
 fn train_then_eval_then_predict() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();

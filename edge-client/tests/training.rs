@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::path::Path;
+use std::sync::Arc;
 
 use fedtt_edge::adapter_file::{AdapterFile, AdapterHeader};
 use fedtt_edge::batch::{BatchShape, EncodedSet};
@@ -99,7 +100,7 @@ fn settings() -> TrainSettings {
 }
 
 fn policy(path: &Path, resume: bool) -> CheckpointPolicy {
-    CheckpointPolicy { path: path.to_path_buf(), every: 2, resume }
+    CheckpointPolicy { path: path.to_path_buf(), every: 2, resume, leave_off: Arc::default() }
 }
 
 #[test]
@@ -113,6 +114,9 @@ fn the_same_seed_gives_the_same_adapter_also_through_an_interruption() {
 
     let broken = bench.run(Some(3), Some(&policy(&checkpoint, false))).unwrap();
     assert!(!broken.finished);
+    let asked = CheckpointPolicy { leave_off: Arc::new(true.into()), ..policy(&checkpoint, true) };
+    let asked = bench.run(None, Some(&asked)).unwrap();
+    assert_eq!((asked.finished, asked.steps), (false, 3), "it leaves off when asked to");
     assert_eq!(broken.steps, 3);
     let broken = bench.run(Some(7), Some(&policy(&checkpoint, true))).unwrap();
     assert_eq!(broken.steps, 7);

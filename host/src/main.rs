@@ -46,7 +46,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return output::usage(&error),
+    };
     match cli.command {
         Command::Backbone(command) => output::finish(cli.json, command.name(), backbone::run(command)),
         Command::Demo(args) => output::finish(cli.json, "demo", cli::demo::run(&args)),

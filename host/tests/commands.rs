@@ -40,6 +40,17 @@ fn failures_are_told_as_text_or_json() {
     assert_eq!(json.status.code(), Some(1));
     let envelope: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
     assert_eq!((envelope["version"].as_u64(), envelope["command"].as_str()), (Some(1), Some("backbone inspect")));
+    let wrong = fedtt(&["backbone", "inspct", "--json"]);
+    let envelope: serde_json::Value = serde_json::from_slice(&wrong.stdout).unwrap();
+    assert_eq!((wrong.status.code(), envelope["command"].as_str()), (Some(2), Some("usage")));
+    assert!(envelope["error"].as_str().unwrap().contains("inspct"));
+}
+
+#[test]
+fn a_result_that_cannot_be_written_is_a_failure() {
+    let Ok(full) = std::fs::File::create("/dev/full") else { return };
+    let status = Command::new(env!("CARGO_BIN_EXE_fedtt")).args(["run", "plan"]).stdout(full).status().unwrap();
+    assert_eq!(status.code(), Some(1));
 }
 
 /// What `fedtt simulate` writes on standard error, and its envelope.

@@ -8,6 +8,7 @@ pub(crate) mod eval;
 pub(crate) mod export;
 pub(crate) mod fetch;
 mod found;
+mod interrupt;
 mod journal;
 mod output;
 pub(crate) mod predict;

@@ -1,6 +1,7 @@
 //! `fedtt-edge train`
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use anyhow::Context as _;
@@ -21,6 +22,7 @@ use fedtt_runtime::{Engine, select};
 use serde::Serialize;
 
 use super::args::{BackboneArgs, OutputArgs};
+use super::interrupt::interrupted;
 use super::output::Output;
 use super::progress::Progress;
 use super::settings::{AdapterArgs, ScheduleArgs};
@@ -74,7 +76,8 @@ pub(crate) struct TrainArgs {
     /// instead of every epoch (4 bytes for each token and unit of the hidden size)
     #[arg(long, value_name = "DIR", help_heading = "Training")]
     cache: Option<PathBuf>,
-    /// Where the run's state is kept meanwhile [default: the adapter's name with .checkpoint; removed when done]
+    /// Where the run's state is kept meanwhile, and when Ctrl-C or SIGTERM ends it [default: the adapter's name with
+    /// .checkpoint; removed when done]
     #[arg(long, value_name = "FILE", help_heading = "Interruption")]
     checkpoint: Option<PathBuf>,
     /// Steps between two checkpoints
@@ -117,8 +120,8 @@ struct Entry<'a> {
     evaluation: &'a Evaluation,
 }
 
-/// Trains an adapter.
-pub(crate) fn run(args: &TrainArgs, output: Output) -> anyhow::Result<()> {
+/// Trains an adapter; false where a signal came before its end.
+pub(crate) fn run(args: &TrainArgs, output: Output) -> anyhow::Result<bool> {
     let began = Instant::now();
     let mut progress = Progress::new(output.is_json());
     let source = Source::open(args.backbone.bundle.as_deref())?;
@@ -140,7 +143,11 @@ pub(crate) fn run(args: &TrainArgs, output: Output) -> anyhow::Result<()> {
     progress.say(&format!("{} on {}, engine {}", task_line(&header), source.name, engine.name()));
 
     let checkpoint = args.checkpoint.clone().unwrap_or_else(|| args.out.with_extension("checkpoint"));
-    let policy = CheckpointPolicy { path: checkpoint, every: args.checkpoint_every, resume: args.resume };
+    if !args.resume {
+        put_aside(&checkpoint, &progress)?;
+    }
+    let leave_off = interrupted("leaving off after this step, so that --resume can go on; once more ends at once")?;
+    let policy = CheckpointPolicy { path: checkpoint, every: args.checkpoint_every, resume: args.resume, leave_off };
     let trained = train(&mut model, set, &data, shape, &header.training, Some(&policy), &mut progress)?;
     progress.finish();
 
@@ -158,7 +165,22 @@ pub(crate) fn run(args: &TrainArgs, output: Output) -> anyhow::Result<()> {
     let engine = engine.name();
     let examples = (data.train.rows.len(), data.dev.as_ref().map_or(0, |d| d.rows.len()));
     let summary = Summary { args, engine: &engine, examples, seconds: began.elapsed().as_secs_f64(), policy: &policy };
-    summary.conclude(header, &trained, test.as_ref(), output)
+    let interrupted = !trained.finished && policy.leave_off.load(Ordering::Relaxed);
+    summary.conclude(header, &trained, test.as_ref(), !interrupted, output)?;
+    Ok(!interrupted)
+}
+
+/// A checkpoint that a run left is not overwritten by another that starts afresh.
+fn put_aside(checkpoint: &Path, progress: &Progress) -> anyhow::Result<()> {
+    if !checkpoint.exists() {
+        return Ok(());
+    }
+    let mut aside = checkpoint.as_os_str().to_owned();
+    aside.push(".previous");
+    std::fs::rename(checkpoint, &aside).with_context(|| format!("cannot rename {}", checkpoint.display()))?;
+    let aside = PathBuf::from(aside);
+    progress.say(&format!("starting afresh; the checkpoint that was there is {} now", aside.display()));
+    Ok(())
 }
 
 /// Whole training, or training of the adapted blocks alone from the stored output of those below.
@@ -285,6 +307,7 @@ impl Summary<'_> {
         header: AdapterHeader,
         trained: &Trained,
         test: Option<&Evaluation>,
+        ok: bool,
         output: Output,
     ) -> anyhow::Result<()> {
         let dev = trained.best.and_then(|best| trained.history.get(best)).map(|(_, evaluation)| evaluation);
@@ -312,7 +335,7 @@ impl Summary<'_> {
             dev,
             test,
         };
-        output.success(&report, &self.text(header, trained, dev, test))
+        output.judged(ok, &report, &self.text(header, trained, dev, test))
     }
 
     fn text(

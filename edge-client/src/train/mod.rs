@@ -10,6 +10,8 @@ mod progress;
 mod settings;
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use fedtt_tt::{AdapterSet, Optimiser, TrainMask};
@@ -32,6 +34,8 @@ pub struct CheckpointPolicy {
     pub every: u64,
     /// Continue from the file if it is there.
     pub resume: bool,
+    /// Once this is set the run leaves off before its next step.
+    pub leave_off: Arc<AtomicBool>,
 }
 
 /// What a run trains on.
@@ -59,7 +63,7 @@ pub struct Trained {
     pub best: Option<usize>,
     /// Mean training loss since the last evaluation, or of the stretch before it.
     pub loss: f64,
-    /// Whether every planned step was done or training stopped early for good; false after `stop_after`.
+    /// Whether every planned step was done or training stopped early for good; false after `stop_after` or `leave_off`.
     pub finished: bool,
 }
 
@@ -203,7 +207,7 @@ impl<'a> Run<'a> {
             let order = training_order(&self.lengths, self.shape.rows, self.settings.seed, self.position.epoch);
             let groups: Vec<&[Vec<usize>]> = order.chunks(self.settings.accumulate).collect();
             while self.position.step < groups.len() {
-                if self.settings.stop_after.is_some_and(|limit| self.optimiser.state().step >= limit) {
+                if self.leaves_off() {
                     finished = false;
                     break 'run;
                 }
@@ -233,6 +237,11 @@ impl<'a> Run<'a> {
             },
             finished,
         })
+    }
+
+    fn leaves_off(&self) -> bool {
+        self.settings.stop_after.is_some_and(|limit| self.optimiser.state().step >= limit)
+            || self.policy.is_some_and(|policy| policy.leave_off.load(Ordering::Relaxed))
     }
 
     /// One optimiser step on the batches of `group`, weighted so that the loss is the mean over all their examples.

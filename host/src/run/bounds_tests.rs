@@ -62,7 +62,7 @@ fn a_device_that_sends_nonsense_without_end_is_counted_and_told_of_a_few_times_a
     for _ in 0..50 {
         assert!(matches!(fleet.deliver(0, bad.clone()), Outcome::Rejected(_)));
     }
-    assert_eq!((told(&fleet), fleet.coordinator.runs()[&fleet.run].summary().refused.malformed), (5, 50));
+    assert_eq!((told(&fleet), fleet.coordinator.runs()[&fleet.run].summary().refused.malformed), (32, 50));
     for i in 0..400 {
         let stranger = Update { device: device(10 + i), ..fleet.update(0, 1.0, 10) };
         (0..4).for_each(|_| drop(fleet.deliver(10 + i, stranger.clone())));

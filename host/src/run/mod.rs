@@ -15,6 +15,7 @@ mod resting;
 mod selecting;
 #[cfg(test)]
 mod tests;
+mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -37,6 +38,7 @@ pub use resting::{Command, CommandError};
 pub(crate) use publishing::Retained;
 
 use global::Global;
+use told::Told;
 
 /// A fault of the host. A peer's fault is no error: it is counted and reported.
 #[derive(Debug, thiserror::Error)]
@@ -150,30 +152,6 @@ pub struct Current<'a> {
     pub accepted: &'a BTreeSet<DeviceName>,
     /// How far the others are.
     pub progress: &'a BTreeMap<String, Progress>,
-}
-
-/// Events that devices can cause at will, and are told of one device and of all in a round. The others are only counted.
-const MOST_TOLD: (usize, usize) = (5, 1000);
-
-/// How often devices have caused such events in the round.
-#[derive(Default)]
-struct Told {
-    by: BTreeMap<DeviceName, usize>,
-    all: usize,
-}
-
-impl Told {
-    /// Whether one more is told.
-    fn one_more(&mut self, device: &DeviceName) -> bool {
-        if self.all >= MOST_TOLD.1 {
-            return false;
-        }
-        let times = self.by.entry(device.clone()).or_default();
-        let told = *times < MOST_TOLD.0;
-        *times += usize::from(told);
-        self.all += usize::from(told);
-        told
-    }
 }
 
 /// A run.

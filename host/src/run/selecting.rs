@@ -9,7 +9,8 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::collecting::Collecting;
-use super::{Candidate, Phase, Run, RunError, Told, What};
+use super::told::Told;
+use super::{Candidate, Phase, Run, RunError, What};
 use crate::record::RoundRecord;
 use crate::store::Changes;
 
