@@ -3,8 +3,7 @@
 //! Weights and values of a step are counted in the training graph ([`Footprint`]). How much more an engine takes than that
 //! was measured: resident memory at its highest against what was counted, over batches of 8 to 32 rows of 32 to 128 tokens
 //! in parts of at most 512 tokens at once, of the embedded encoder and of MiniLM-L6 with 8-bit and 32-bit weights, on one thread
-//! and, of tract, on several.
-//! `tests/memory.rs` repeats it.
+//! and, of tract, on several, whose memory comes from one arena ([`ARENAS`](crate::daemon::ARENAS)). `tests/memory.rs` repeats it.
 
 use fedtt_backbone::training::Footprint;
 use fedtt_runtime::{Engine, Thrift};
@@ -70,10 +69,7 @@ impl Need {
             Holder::Tract => {
                 let fixed = TRACT + TRACT_NODE * counted.nodes as f64;
                 let held = fixed + TRACT_STORED * weights + TRACT_FLOATS * floats;
-                let steps = match abreast {
-                    1 => TRACT_STEP * counted.step as f64,
-                    _ => TRACT_ABREAST * (abreast as u64 * counted.step) as f64,
-                };
+                let steps = TRACT_STEP * (abreast as u64 * counted.step) as f64;
                 Need { loading: bytes(held), training: bytes(held + steps), counted }
             }
             Holder::Ort => Need {
@@ -94,9 +90,7 @@ const TRACT_NODE: f64 = 0.021 * MIB;
 const TRACT_STORED: f64 = 1.2;
 /// In plans.
 const TRACT_FLOATS: f64 = 1.65;
-/// Values of a step, and of several at the same time, whose threads have no use for what others freed.
 const TRACT_STEP: f64 = 2.9;
-const TRACT_ABREAST: f64 = 4.2;
 
 /// ONNX Runtime's library and environment.
 const ORT: f64 = 47.0 * MIB;

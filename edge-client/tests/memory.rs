@@ -1,10 +1,11 @@
-//! Memory that training takes, predicted and measured: each case trains a few steps in a fresh process.
+//! Memory that training takes, predicted and measured: each case trains a few steps in a fresh process, as a daemon does.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::path::PathBuf;
 use std::process::Command;
 
 use fedtt_edge::board::peak;
+use fedtt_edge::daemon::ARENAS;
 use fedtt_edge::local::PlanModel;
 use fedtt_edge::need::{Holder, Need};
 use fedtt_edge::source::{FieldSplit, Source, field_reports};
@@ -24,6 +25,7 @@ fn case(bundle: &str, engine: &str, threads: usize, batch: usize, length: usize)
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["measure", "--exact", "--ignored", "--nocapture"])
         .env(CASE, format!("{bundle}|{engine}|{threads}|{batch}|{length}"))
+        .env(ARENAS.0, ARENAS.1)
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();

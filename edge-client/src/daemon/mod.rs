@@ -52,7 +52,7 @@ pub use place::{begin, enrolling_name, read_seed};
 pub use store::{StateDir, StoreError};
 pub use telling::Told;
 pub use worker::Worker;
-pub use workshop::{this_program, workshop};
+pub use workshop::{ARENAS, this_program, workshop};
 
 use carry::{Hands, Standing};
 use control::Control;
