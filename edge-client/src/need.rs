@@ -6,7 +6,7 @@
 //! and, of tract, on several, whose memory comes from one arena ([`ARENAS`](crate::daemon::ARENAS)). `tests/memory.rs` repeats it.
 
 use fedtt_backbone::training::Footprint;
-use fedtt_runtime::{Engine, Thrift};
+use fedtt_runtime::{Engine, Expected, Thrift};
 use fedtt_wire::Plan;
 
 use crate::local::{LocalError, adapter_header};
@@ -26,6 +26,11 @@ impl Holder {
     /// What holds them for `engine`.
     pub fn of(engine: &dyn Engine) -> Self {
         if engine.library().is_some() { Holder::Ort } else { Holder::Tract }
+    }
+
+    /// What will hold them for an engine that is not there yet.
+    pub fn expected(engine: &Expected) -> Self {
+        if engine.built_in { Holder::Tract } else { Holder::Ort }
     }
 }
 

@@ -58,8 +58,8 @@ fn measure() {
     data.examples.truncate(2 * batch);
     data.examples.iter_mut().for_each(|example| example.text = text.clone());
     let (_, before) = peak().unwrap();
-    let holder = if engine == EngineChoice::Ort { Holder::Ort } else { Holder::Tract };
-    let need = Need::of_plan(&plan, &source, holder, expected(&config).unwrap().thrift).unwrap();
+    let expected = expected(&config).unwrap();
+    let need = Need::of_plan(&plan, &source, Holder::expected(&expected), expected.thrift).unwrap();
     let chosen = select(&config).unwrap();
     let mut model =
         PlanModel::load(&plan, &source, chosen.as_ref(), &SessionOptions { threads, ..SessionOptions::default() })

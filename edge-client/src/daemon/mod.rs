@@ -70,7 +70,7 @@ use trust::Trust;
 use worker::Training;
 use workshop::{Place, Workshop};
 
-/// Largest packet: the largest chunk a plan may ask for.
+/// Largest packet that comes in; brokers are to have a lower limit.
 const MAX_PACKET: usize = 72 << 20;
 
 /// zstd level of small messages.

@@ -74,7 +74,7 @@ pub(super) struct Looking {
 }
 
 /// How far it is looked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Depth {
     /// At files that have changed.
     Files,
@@ -122,7 +122,7 @@ impl Looking {
                     Ok(ready)
                 }
                 Err(problem) => {
-                    depth = depth.max_disk();
+                    depth = depth.max(Depth::Disk);
                     Err(problem)
                 }
             };
@@ -130,12 +130,6 @@ impl Looking {
                 return;
             }
         }
-    }
-}
-
-impl Depth {
-    fn max_disk(self) -> Self {
-        if self == Depth::State { self } else { Depth::Disk }
     }
 }
 

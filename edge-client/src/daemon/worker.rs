@@ -129,7 +129,7 @@ impl Training {
             Some(engine) => (Holder::of(engine.as_ref()), engine.thrift()),
             None => {
                 let engine = expected(&self.config)?;
-                (if engine.built_in { Holder::Tract } else { Holder::Ort }, engine.thrift)
+                (Holder::expected(&engine), engine.thrift)
             }
         };
         let source = self.source(&plan.plan.model.bundle)?.open()?;

@@ -16,7 +16,7 @@ use super::{Effect, Event, LocalPolicy, Notice, Slot, What};
 /// So many runs are followed at a time.
 const MOST_RUNS: usize = 64;
 
-/// Largest message about tensors, with room for its frame round the largest chunk a plan may ask for.
+/// Largest message about tensors that comes in, well beyond the largest chunk a plan may ask for.
 const LARGEST: usize = 65 * 1024 * 1024;
 
 /// Who a device is.

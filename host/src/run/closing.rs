@@ -173,7 +173,7 @@ impl Run {
             let chunks = payload.div_ceil(self.record.plan.wire.chunk as u64).max(1);
             let own = *payload + chunks * (CHUNK_OVERHEAD + device.len() as u64);
             let now = Traffic { up: update.sent + own, down: update.received };
-            let before = store.counters(device, now)?;
+            let before = store.exchange_counters(device, now)?;
             // A counter below the last one began anew with the device's program.
             let since = |now: u64, before: u64| if now >= before { now - before } else { now };
             let traffic = Traffic { up: since(now.up, before.up), down: since(now.down, before.down) };

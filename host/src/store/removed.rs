@@ -55,7 +55,7 @@ impl Changes {
 
     /// Keeps what a device's counters say, and tells what they said when it last reported: runs that go on at the same time share
     /// what a device sent, and none counts it again.
-    pub(crate) fn counters(&self, device: &str, now: Traffic) -> Result<Traffic, StoreError> {
+    pub(crate) fn exchange_counters(&self, device: &str, now: Traffic) -> Result<Traffic, StoreError> {
         let before = self.table(COUNTERS)?.insert(device, (now.up, now.down))?.map(|before| before.value());
         let (up, down) = before.unwrap_or_default();
         Ok(Traffic { up, down })
@@ -107,7 +107,7 @@ mod tests {
         fill(&first);
         let changes = store.begin().unwrap();
         changes.remove_run(&first, &Retained::default()).unwrap();
-        changes.counters("d1", Traffic { up: 5, down: 6 }).unwrap();
+        changes.exchange_counters("d1", Traffic { up: 5, down: 6 }).unwrap();
         changes.commit().unwrap();
         let left = rows(&store).into_iter().map(|(name, rows)| match name.as_str() {
             "removed" | "counters" => (name, rows - 1),
@@ -117,7 +117,7 @@ mod tests {
         let changes = store.begin().unwrap();
         assert!(changes.was_removed(&first).unwrap() && !changes.was_removed(&other).unwrap());
         assert_eq!(changes.removed().unwrap(), [(first, Retained::default())]);
-        assert_eq!(changes.counters("d1", Traffic::default()).unwrap(), Traffic { up: 5, down: 6 });
+        assert_eq!(changes.exchange_counters("d1", Traffic::default()).unwrap(), Traffic { up: 5, down: 6 });
         assert_eq!(changes.run_of_token("token of a-1").unwrap(), None);
         assert_eq!(changes.updates(&other, 7).unwrap().len(), 1);
     }

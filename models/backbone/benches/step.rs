@@ -127,7 +127,7 @@ fn measure(args: &Args, model: &std::path::Path, backbone: &Backbone, engine: &d
         let switch = train.map(|on| Tensor::Bool(ArrayD::from_elem(IxDyn(&[]), on)));
         let mut inputs: Vec<(&str, &Tensor)> = feeds.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
         inputs.extend(switch.as_ref().map(|switch| (TRAIN, switch)));
-        session.run_parts(&inputs, &[Vec::new()], outputs).unwrap();
+        session.run(&inputs, outputs).unwrap();
         let load = loading.elapsed().as_secs_f64();
         let mut times: Vec<f64> = (0..repeats)
             .map(|_| {

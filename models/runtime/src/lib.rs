@@ -15,6 +15,6 @@ pub use engine::{CPU_MICRO_BATCH, Engine, EngineError, Model, Parts, Session, Se
 pub use ort_engine::OrtEngine;
 /// Encoding and decoding of [`proto`] messages (`prost::Message`).
 pub use prost;
-pub use select::{EngineChoice, EngineConfig, Provider, SelectError, expected, select};
+pub use select::{EngineChoice, EngineConfig, Expected, Provider, SelectError, expected, select};
 pub use tensor::Tensor;
 pub use tract_engine::{TractEngine, proto};
